@@ -1,0 +1,150 @@
+//! Defaults of the API: what an API server fills in before it stores an object.
+//!
+//! `types` of a policy is filled in as Calico's library does, by rules that are there: an empty list
+//! (`egress: []`) counts as none.
+//!
+//! | ingress rules | egress rules | types |
+//! |---|---|---|
+//! | any | none | Ingress |
+//! | none | some | Egress |
+//! | some | some | Ingress, Egress |
+
+use ipnet::IpNet;
+
+use crate::ippool::{IPPoolSpec, PoolUse};
+use crate::kube;
+use crate::policy::{DEFAULT_TIER, PolicyType, Rule};
+use crate::resource::Resource;
+use crate::selector::Selector;
+
+/// Prefix length of the blocks of an IPv4 pool that names none.
+pub const BLOCK_SIZE_V4: u8 = 26;
+
+/// Prefix length of the blocks of an IPv6 pool that names none.
+pub const BLOCK_SIZE_V6: u8 = 122;
+
+/// Fills in what the object leaves open. Doing it twice changes nothing more.
+pub fn apply(resource: &mut Resource) {
+    match resource {
+        Resource::NetworkPolicy(policy) => {
+            let spec = &mut policy.spec;
+            policy_defaults(&mut spec.tier, &mut spec.types, &spec.ingress, &spec.egress);
+        }
+        Resource::GlobalNetworkPolicy(policy) => {
+            let spec = &mut policy.spec;
+            policy_defaults(&mut spec.tier, &mut spec.types, &spec.ingress, &spec.egress);
+        }
+        Resource::KubeNetworkPolicy(policy) => kube_policy_types(&mut policy.spec),
+        Resource::IPPool(pool) => pool_defaults(&mut pool.spec),
+        _ => {}
+    }
+}
+
+fn policy_defaults(tier: &mut String, types: &mut Vec<PolicyType>, ingress: &[Rule], egress: &[Rule]) {
+    if tier.is_empty() {
+        DEFAULT_TIER.clone_into(tier);
+    }
+    if types.is_empty() {
+        *types = match (ingress.is_empty(), egress.is_empty()) {
+            (_, true) => vec![PolicyType::Ingress],
+            (true, false) => vec![PolicyType::Egress],
+            (false, false) => vec![PolicyType::Ingress, PolicyType::Egress],
+        };
+    }
+}
+
+/// Kubernetes' own default: always Ingress, and Egress if there are egress rules.
+fn kube_policy_types(spec: &mut kube::NetworkPolicySpec) {
+    if spec.policy_types.is_empty() {
+        spec.policy_types.push(PolicyType::Ingress);
+        if !spec.egress.is_empty() {
+            spec.policy_types.push(PolicyType::Egress);
+        }
+    }
+}
+
+fn pool_defaults(spec: &mut IPPoolSpec) {
+    if spec.block_size == 0 {
+        spec.block_size = match spec.cidr {
+            IpNet::V4(_) => BLOCK_SIZE_V4,
+            IpNet::V6(_) => BLOCK_SIZE_V6,
+        };
+    }
+    spec.node_selector.get_or_insert_with(Selector::all);
+    if spec.allowed_uses.is_empty() {
+        spec.allowed_uses.push(PoolUse::Workload);
+        // A tunnel is in no namespace, so it cannot be served by a pool that is for some of them.
+        if spec.namespace_selector.is_none() {
+            spec.allowed_uses.push(PoolUse::Tunnel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn types_of(spec: &Value) -> Vec<PolicyType> {
+        let value = json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "p"},
+            "spec": spec,
+        });
+        match Resource::from_value(&value).unwrap() {
+            Resource::NetworkPolicy(policy) => policy.spec.types,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn types_follow_from_the_rules_that_are_there() {
+        use PolicyType::{Egress, Ingress};
+        let rules = json!([{"action": "Allow"}]);
+        assert_eq!(types_of(&json!({})), [Ingress]);
+        assert_eq!(types_of(&json!({"ingress": rules})), [Ingress]);
+        assert_eq!(types_of(&json!({"egress": rules})), [Egress]);
+        assert_eq!(types_of(&json!({"ingress": rules, "egress": rules})), [Ingress, Egress]);
+        assert_eq!(types_of(&json!({"ingress": rules, "egress": []})), [Ingress]);
+        assert_eq!(types_of(&json!({"ingress": [], "egress": rules})), [Egress]);
+        assert_eq!(types_of(&json!({"types": ["Egress"]})), [Egress]);
+    }
+
+    #[test]
+    fn a_kubernetes_policy_with_egress_rules_and_no_types_has_both() {
+        use PolicyType::{Egress, Ingress};
+        for (spec, types) in [
+            (json!({"podSelector": {}}), vec![Ingress]),
+            (json!({"podSelector": {}, "egress": [{}]}), vec![Ingress, Egress]),
+            (json!({"podSelector": {}, "egress": []}), vec![Ingress]),
+            (json!({"podSelector": {}, "egress": [{}], "policyTypes": ["Egress"]}), vec![Egress]),
+        ] {
+            let value = json!({
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "p"},
+                "spec": spec,
+            });
+            let Resource::KubeNetworkPolicy(policy) = Resource::from_value(&value).unwrap() else { panic!() };
+            assert_eq!(policy.spec.policy_types, types, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_pool_gets_block_size_uses_and_node_selector() {
+        for (cidr, size) in [("10.65.0.0/16", 26), ("fd00::/64", 122)] {
+            let value = json!({
+                "apiVersion": "projectcalico.org/v3",
+                "kind": "IPPool",
+                "metadata": {"name": "p"},
+                "spec": {"cidr": cidr},
+            });
+            let Resource::IPPool(pool) = Resource::from_value(&value).unwrap() else { panic!() };
+            assert_eq!(pool.spec.block_size, size);
+            assert_eq!(pool.spec.allowed_uses, [PoolUse::Workload, PoolUse::Tunnel]);
+            assert_eq!(pool.spec.node_selector.unwrap().canonical(), "all()");
+        }
+    }
+}
