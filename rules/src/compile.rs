@@ -1,0 +1,17 @@
+//! From the desired state to a ruleset.
+//!
+//! [`classic`] lays chains out as Felix does, so that `iptables-save` of a node reads the same under both.
+//! What must be programmed and what not is decided here, by references from the kernel's own chains;
+//! the kernel drivers only compare and apply.
+
+mod chains;
+pub mod classic;
+pub mod config;
+mod dispatch;
+mod endpoint;
+mod group;
+mod names;
+mod rule;
+mod statics;
+
+pub use config::{Config, Marks};

@@ -1,0 +1,367 @@
+//! From resources to this node's desired state, change by change.
+//!
+//! ```text
+//!  Namespace, ServiceAccount, Profile ─► profiles ──labels──┐
+//!  Pod, WorkloadEndpoint ─► endpoints ──(all)──► sets ──────┼──► SetAdded, SetChanged, SetGone
+//!  HostEndpoint, NetworkSet ────────────────────► sets      │
+//!  EndpointSlice ───────────────────────────────► sets      │
+//!  policies, Tier ─► policies ◄──(this node's)── endpoints  ├──► Policy, Profile, Endpoint, …
+//!  IPPool ─► pools ─────────────────────────────────────────┘──► Pools
+//! ```
+//!
+//! [`Graph::set`] and [`Graph::remove`] take resources in any order, as often as wanted; work is in proportion
+//! to what changes. [`Graph::flush`] puts out what changed since the last flush, in an order that can be
+//! applied one by one. Nothing is computed anew from scratch.
+
+mod convert;
+mod cover;
+mod endpoints;
+mod intern;
+mod label_index;
+mod matcher;
+pub mod model;
+mod policies;
+mod sets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tortie_api::policy::{PerformanceHint, PolicyType, Rule};
+use tortie_api::resource::{Object, Resource};
+use tortie_api::selector::{Selector, SelectorError};
+use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
+
+use self::endpoints::Endpoints;
+use self::model::{Event, PolicyKey, PolicyKind, Problem};
+use self::policies::{Policies, Policy, Profiles, Tier};
+use self::sets::{Contributor, IpSets, ServiceBackends};
+
+/// What the graph must know beside the resources.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The name of this node, as `spec.nodeName` of its pods has it.
+    pub node: String,
+    /// Prefix of the interface names that are derived for pods: `cali`.
+    pub interface_prefix: String,
+    /// Leave members of sets out that lie inside another member's network.
+    pub suppress_covered: bool,
+}
+
+/// The order of Kubernetes policies in the tier `default`.
+const KUBERNETES_POLICY_ORDER: f64 = 1000.0;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Graph {
+    options: Options,
+    sets: IpSets,
+    policies: Policies,
+    profiles: Profiles,
+    endpoints: Endpoints,
+    /// Items of the label index that are no endpoints.
+    items: BTreeMap<Key, u32>,
+    slices: BTreeMap<Key, sets::ServiceKey>,
+    pools: BTreeMap<String, (IpNet, bool)>,
+    pools_dirty: bool,
+    invalid: BTreeMap<Key, Problem>,
+}
+
+impl Graph {
+    /// An empty graph. Its first flush puts out the pools, even if there are none.
+    pub fn new(options: Options) -> Self {
+        Self {
+            sets: IpSets::new(options.suppress_covered),
+            policies: Policies::new(),
+            profiles: Profiles::default(),
+            endpoints: Endpoints::new(options.node.clone()),
+            items: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            pools_dirty: true,
+            invalid: BTreeMap::new(),
+            options,
+        }
+    }
+
+    /// Takes a new or changed resource.
+    pub fn set(&mut self, resource: &Resource) {
+        let key = resource.key();
+        self.invalid.remove(&key);
+        match resource {
+            Resource::NetworkPolicy(o) => self.set_network_policy(&key, &o.spec),
+            Resource::GlobalNetworkPolicy(o) => self.set_global_policy(&key, &o.spec),
+            Resource::KubeNetworkPolicy(o) => self.set_kube_policy(&key, o),
+            Resource::Tier(o) => {
+                let order = o.spec.order.unwrap_or(1_000_000.0);
+                self.policies
+                    .set_tier(&key.name, Some(Tier { order, default_action: o.spec.default_action }));
+            }
+            Resource::Profile(o) => self.set_profile(&key, o),
+            Resource::Namespace(o) => self.set_profile(&key, &api_convert::namespace_profile(o)),
+            Resource::ServiceAccount(o) => self.set_profile(&key, &api_convert::service_account_profile(o)),
+            Resource::NetworkSet(o) | Resource::GlobalNetworkSet(o) => {
+                self.set_network_set(&key, &o.metadata.labels, &o.spec.nets);
+            }
+            Resource::HostEndpoint(o) => self.set_host_endpoint(&key, o),
+            Resource::Pod(o) => match api_convert::pod_endpoint(o, &self.options.interface_prefix) {
+                Some(endpoint) => self.set_workload(&key, &endpoint),
+                None => self.remove_workload(&key),
+            },
+            Resource::WorkloadEndpoint(o) => self.set_workload(&key, o),
+            Resource::EndpointSlice(o) => self.set_slice(&key, o),
+            Resource::IPPool(o) => {
+                let pool = (o.spec.cidr, o.spec.nat_outgoing);
+                self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
+            }
+            Resource::FelixConfiguration(_)
+            | Resource::Node(_)
+            | Resource::KubeNode(_)
+            | Resource::Service(_) => {}
+        }
+    }
+
+    /// Takes the removal of a resource. Unknown ones are ignored.
+    pub fn remove(&mut self, key: &Key) {
+        self.invalid.remove(key);
+        match key.kind {
+            Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy => {
+                self.policies.remove_policy(&policy_key(key), &mut self.sets);
+            }
+            Kind::Tier => self.policies.set_tier(&key.name, None),
+            Kind::Profile => self.define_profile(key, &key.name, None),
+            Kind::Namespace => self.define_profile(key, &format!("kns.{}", key.name), None),
+            Kind::ServiceAccount => {
+                let namespace = key.namespace.as_deref().unwrap_or_default();
+                self.define_profile(key, &format!("ksa.{namespace}.{}", key.name), None);
+            }
+            Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint => {
+                if let Some(item) = self.items.remove(key) {
+                    self.sets.remove_item(item);
+                }
+            }
+            Kind::Pod | Kind::WorkloadEndpoint => self.remove_workload(key),
+            Kind::EndpointSlice => {
+                if let Some(service) = self.slices.remove(key) {
+                    self.sets.set_slice(&service, &key.name.as_str().into(), None);
+                }
+            }
+            Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
+            Kind::FelixConfiguration | Kind::Node | Kind::KubeNode | Kind::Service => {}
+        }
+    }
+
+    /// What changed since the last flush: sets, policies, profiles, endpoints; then removals the other way.
+    pub fn flush(&mut self) -> Vec<Event> {
+        let (mut endpoints, mut endpoints_gone) = (Vec::new(), Vec::new());
+        let dirty = std::mem::take(&mut self.policies.dirty_endpoints);
+        self.endpoints.flush(&dirty, &self.policies, &mut endpoints, &mut endpoints_gone);
+        let (mut profiles, mut profiles_gone) = (Vec::new(), Vec::new());
+        self.profiles.prepare(&mut self.sets, &mut profiles, &mut profiles_gone);
+        let (mut policies, mut policies_gone) = (Vec::new(), Vec::new());
+        self.policies.flush(&mut policies, &mut policies_gone);
+        let (mut events, mut sets_gone) = (Vec::new(), Vec::new());
+        if std::mem::take(&mut self.pools_dirty) {
+            events.push(self.pools_event());
+        }
+        self.sets.flush(&mut events, &mut sets_gone);
+        for part in [policies, profiles, endpoints, endpoints_gone, profiles_gone, policies_gone, sets_gone] {
+            events.extend(part);
+        }
+        events
+    }
+
+    /// Everything as of the last flush, as a consumer that starts afresh must hear it.
+    pub fn snapshot(&self) -> Vec<Event> {
+        std::iter::once(self.pools_event())
+            .chain(self.sets.snapshot())
+            .chain(self.policies.snapshot())
+            .chain(self.profiles.snapshot())
+            .chain(self.endpoints.snapshot())
+            .collect()
+    }
+
+    /// Resources that cannot be followed to the letter, sorted.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> =
+            self.policies.problems().chain(self.invalid.values().cloned()).collect();
+        problems.sort();
+        problems
+    }
+
+    fn pools_event(&self) -> Event {
+        let collect = |nat_only: bool| -> Vec<IpNet> {
+            let nets: BTreeSet<IpNet> =
+                self.pools.values().filter(|(_, nat)| *nat || !nat_only).map(|(n, _)| *n).collect();
+            nets.into_iter().collect()
+        };
+        Event::Pools { all: collect(false), nat_outgoing: collect(true) }
+    }
+
+    fn set_network_policy(&mut self, key: &Key, spec: &policy::NetworkPolicySpec) {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let selector = convert::namespaced_policy_selector(
+            spec.selector.as_ref(),
+            spec.service_account_selector.as_ref(),
+            namespace,
+        );
+        self.set_policy(key, selector, |selector| Policy {
+            tier: spec.tier.as_str().into(),
+            order: spec.order,
+            selector,
+            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
+            notes: Vec::new(),
+        });
+    }
+
+    fn set_global_policy(&mut self, key: &Key, spec: &policy::GlobalNetworkPolicySpec) {
+        if spec.do_not_track || spec.pre_dnat {
+            // Such policies apply to host endpoints only, never to what this graph puts out.
+            self.policies.remove_policy(&policy_key(key), &mut self.sets);
+            return;
+        }
+        let selector = convert::global_policy_selector(
+            spec.selector.as_ref(),
+            spec.namespace_selector.as_ref(),
+            spec.service_account_selector.as_ref(),
+        );
+        self.set_policy(key, selector, |selector| Policy {
+            tier: spec.tier.as_str().into(),
+            order: spec.order,
+            selector,
+            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
+            notes: Vec::new(),
+        });
+    }
+
+    fn set_kube_policy(&mut self, key: &Key, object: &Object<kube::NetworkPolicySpec>) {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let (spec, notes) = api_convert::network_policy(object);
+        let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
+        self.set_policy(key, selector, |selector| Policy {
+            tier: policy::DEFAULT_TIER.into(),
+            order: Some(KUBERNETES_POLICY_ORDER),
+            selector,
+            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            everywhere: false,
+            notes: notes.into_iter().map(|note| ("spec".to_owned(), note)).collect(),
+        });
+    }
+
+    fn set_policy(
+        &mut self,
+        key: &Key,
+        selector: Result<Selector, SelectorError>,
+        policy: impl FnOnce(Selector) -> Policy,
+    ) {
+        match selector {
+            Ok(selector) => self.policies.set_policy(&policy_key(key), policy(selector), &mut self.sets),
+            // The parts were parsed at the edge; only their sum can be too deep or a label too long. What is in
+            // force stays in force.
+            Err(error) => {
+                let message = format!("the selector cannot be confined to its namespace: {error}");
+                let problem = Problem { object: key.to_string(), field: "spec.selector".to_owned(), message };
+                self.invalid.insert(key.clone(), problem);
+            }
+        }
+    }
+
+    fn set_profile(&mut self, key: &Key, profile: &Object<policy::ProfileSpec>) {
+        self.define_profile(key, &profile.metadata.name, Some(profile.spec.clone()));
+    }
+
+    fn define_profile(&mut self, key: &Key, name: &str, spec: Option<policy::ProfileSpec>) {
+        let labels = self.profiles.define(name, key, spec);
+        self.sets.set_profile_labels(name, pairs(&labels));
+        self.policies.set_profile_labels(name, pairs(&labels), &mut self.sets);
+    }
+
+    fn set_network_set(&mut self, key: &Key, labels: &BTreeMap<String, String>, nets: &[IpNet]) {
+        let contributor = Contributor { nets: nets.to_vec(), ports: Vec::new() };
+        let item = self.item(key);
+        // A namespaced set is like an endpoint of its namespace.
+        let namespace = key.namespace.as_deref();
+        let own = namespace.map(|n| (endpoints::NAMESPACE_LABEL, n));
+        let labels = pairs(labels).filter(|(k, _)| own.is_none_or(|(o, _)| *k != o)).chain(own);
+        let profile = namespace.map(|n| format!("kns.{n}"));
+        self.sets.set_item(item, contributor, labels, profile.as_deref().into_iter());
+    }
+
+    fn set_host_endpoint(&mut self, key: &Key, object: &Object<tortie_api::endpoint::HostEndpointSpec>) {
+        let spec = &object.spec;
+        let contributor = Contributor {
+            nets: spec.expected_ips.iter().map(|a| (*a).into()).collect(),
+            ports: endpoints::named_ports(&spec.ports),
+        };
+        let item = self.item(key);
+        let profiles = spec.profiles.iter().map(String::as_str);
+        self.sets.set_item(item, contributor, pairs(&object.metadata.labels), profiles);
+    }
+
+    fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {
+        self.endpoints.set(key, object, &mut self.sets, &mut self.policies, &mut self.profiles);
+    }
+
+    fn remove_workload(&mut self, key: &Key) {
+        self.endpoints.remove(key, &mut self.sets, &mut self.policies, &mut self.profiles);
+    }
+
+    fn set_slice(&mut self, key: &Key, object: &Object<kube::EndpointSliceSpec>) {
+        let slice: Arc<str> = key.name.as_str().into();
+        let service = object.metadata.labels.get(kube::SERVICE_NAME_LABEL).map(|name| {
+            let namespace: Arc<str> = key.namespace.as_deref().unwrap_or_default().into();
+            (namespace, Arc::from(name.as_str()))
+        });
+        let old = match &service {
+            Some(service) => self.slices.insert(key.clone(), service.clone()),
+            None => self.slices.remove(key),
+        };
+        if let Some(old) = old.filter(|old| service.as_ref() != Some(old)) {
+            self.sets.set_slice(&old, &slice, None);
+        }
+        if let Some(service) = service {
+            self.sets.set_slice(&service, &slice, Some(&backends(&object.spec)));
+        }
+    }
+
+    fn item(&mut self, key: &Key) -> u32 {
+        let endpoints = &mut self.endpoints;
+        *self.items.entry(key.clone()).or_insert_with(|| endpoints.next_item())
+    }
+}
+
+fn pairs(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+}
+
+/// The rules of one direction, if the policy applies to it. Without types it applies to both.
+fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<Arc<[Rule]>> {
+    (types.is_empty() || types.contains(&direction)).then(|| rules.into())
+}
+
+fn policy_key(key: &Key) -> PolicyKey {
+    let kind = match key.kind {
+        Kind::KubeNetworkPolicy => PolicyKind::KubernetesNetworkPolicy,
+        Kind::GlobalNetworkPolicy => PolicyKind::GlobalNetworkPolicy,
+        _ => PolicyKind::NetworkPolicy,
+    };
+    PolicyKey {
+        kind,
+        namespace: key.namespace.as_deref().unwrap_or_default().into(),
+        name: key.name.as_str().into(),
+    }
+}
+
+fn backends(slice: &kube::EndpointSliceSpec) -> ServiceBackends {
+    let addresses = slice.endpoints.iter().flat_map(|e| e.addresses.iter().copied()).collect();
+    let ports = slice.ports.iter().filter_map(|p| Some((p.protocol, p.port?))).collect();
+    ServiceBackends { addresses, ports }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use std::collections::BTreeMap;
+
+use tortie_api::selector::Selector;
+
+use super::*;
+
+/// The index beside plain evaluation of every pair, under a long random series of changes.
+struct Model {
+    index: LabelIndex,
+    items: BTreeMap<ItemId, (BTreeMap<String, String>, Vec<String>)>,
+    parents: BTreeMap<String, BTreeMap<String, String>>,
+    selectors: BTreeMap<SelectorId, Selector>,
+    reported: BTreeSet<(ItemId, SelectorId)>,
+    seed: u64,
+}
+
+const SELECTORS: [&str; 14] = [
+    "all()",
+    "a == '1'",
+    "a == '1' && b == '2'",
+    "a != '1'",
+    "has(a) || has(b)",
+    "!has(a)",
+    "a in {'1', '2'}",
+    "a not in {'1', '2'}",
+    "b contains '2'",
+    "(a == '1' || a == '2') && has(c)",
+    "c starts with '1' && b ends with '2'",
+    "a == '1' && a == '2'",
+    "a in {}",
+    "p == '1' && a == '2'",
+];
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            index: LabelIndex::default(),
+            items: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            selectors: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            seed: 42,
+        }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % below
+    }
+
+    fn labels(&mut self) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for key in ["a", "b", "c", "p"] {
+            if self.random(2) == 0 {
+                labels.insert(key.to_owned(), (1 + self.random(3)).to_string());
+            }
+        }
+        labels
+    }
+
+    fn step(&mut self) {
+        let mut out = Vec::new();
+        match self.random(8) {
+            0..=3 => {
+                let id = ItemId::try_from(self.random(12)).unwrap();
+                let labels = self.labels();
+                let parents: Vec<String> =
+                    ["x", "y", "z"].into_iter().filter(|_| self.random(2) == 0).map(str::to_owned).collect();
+                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                self.index.set_item(id, pairs, parents.iter().map(String::as_str), &mut out);
+                self.items.insert(id, (labels, parents));
+            }
+            4 => {
+                let id = ItemId::try_from(self.random(12)).unwrap();
+                self.index.remove_item(id, &mut out);
+                self.items.remove(&id);
+            }
+            5 => {
+                let name = ["x", "y", "z"][usize::try_from(self.random(3)).unwrap()];
+                let labels = if self.random(3) == 0 { BTreeMap::new() } else { self.labels() };
+                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                self.index.set_parent_labels(name, pairs, &mut out);
+                self.parents.insert(name.to_owned(), labels);
+            }
+            _ => {
+                let id = SelectorId::try_from(self.random(SELECTORS.len() as u64)).unwrap();
+                if self.selectors.remove(&id).is_some() {
+                    self.index.remove_selector(id);
+                    self.reported.retain(|(_, s)| *s != id);
+                } else {
+                    let selector = Selector::parse(SELECTORS[id as usize]).unwrap();
+                    self.index.add_selector(id, selector.expr(), &mut out);
+                    self.selectors.insert(id, selector);
+                }
+            }
+        }
+        for change in out {
+            let pair = (change.item, change.selector);
+            let is_news =
+                if change.matched { self.reported.insert(pair) } else { self.reported.remove(&pair) };
+            assert!(is_news, "{change:?} was reported before");
+        }
+    }
+
+    fn expected(&self) -> BTreeSet<(ItemId, SelectorId)> {
+        let mut pairs = BTreeSet::new();
+        for (item, (own, parents)) in &self.items {
+            let mut labels = own.clone();
+            for parent in parents {
+                for (k, v) in self.parents.get(parent).into_iter().flatten() {
+                    labels.entry(k.clone()).or_insert_with(|| v.clone());
+                }
+            }
+            pairs.extend(
+                self.selectors.iter().filter(|(_, s)| s.matches(&labels)).map(|(id, _)| (*item, *id)),
+            );
+        }
+        pairs
+    }
+}
+
+#[test]
+fn any_series_of_changes_ends_with_what_plain_evaluation_says() {
+    let mut model = Model::new();
+    for step in 0..5000 {
+        model.step();
+        let expected = model.expected();
+        assert_eq!(model.reported, expected, "after step {step}");
+        for id in model.selectors.keys() {
+            let items: Vec<ItemId> = model.index.items_of(*id).collect();
+            let wanted: Vec<ItemId> = expected.iter().filter(|(_, s)| s == id).map(|(i, _)| *i).collect();
+            assert_eq!(items, wanted);
+        }
+        for id in model.items.keys() {
+            let wanted: Vec<SelectorId> = expected.iter().filter(|(i, _)| i == id).map(|(_, s)| *s).collect();
+            assert_eq!(model.index.selectors_of(*id), wanted);
+        }
+    }
+}

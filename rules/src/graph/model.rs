@@ -1,0 +1,301 @@
+//! What the graph puts out: plain data that a compiler can turn into a ruleset.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tortie_api::net::{IpVersion, PortRange, Protocol};
+use tortie_api::policy::{Action, DefaultAction};
+
+/// The kinds of enforced policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// Calico's `GlobalNetworkPolicy`.
+    GlobalNetworkPolicy,
+    /// Kubernetes' `NetworkPolicy`.
+    KubernetesNetworkPolicy,
+    /// Calico's `NetworkPolicy`.
+    NetworkPolicy,
+}
+
+impl PolicyKind {
+    /// The kind as comments and group ids spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::KubernetesNetworkPolicy => "KubernetesNetworkPolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    /// The short form in chain names and flow logs.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::GlobalNetworkPolicy => "gnp",
+            Self::KubernetesNetworkPolicy => "knp",
+            Self::NetworkPolicy => "np",
+        }
+    }
+}
+
+/// Which policy. Policies of different kinds may share a name.
+///
+/// The order is the tie-break between policies of equal order: name, then namespace, then kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyKey {
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// Its namespace; empty for a global policy.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl PolicyKey {
+    /// `[namespace/]name`.
+    pub fn qualified_name(&self) -> String {
+        if self.namespace.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+
+    /// `np/namespace/name`: the suffix of the policy's chain names.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.kind.short(), self.qualified_name())
+    }
+
+    /// `name/namespace/kind`: what equal orders are sorted by, bytewise.
+    fn tie_break(&self) -> impl Iterator<Item = u8> + '_ {
+        let parts = [&*self.name, "/", &*self.namespace, "/", self.kind.name()];
+        parts.into_iter().flat_map(str::bytes)
+    }
+}
+
+impl Ord for PolicyKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.tie_break().cmp(other.tie_break())
+    }
+}
+
+impl PartialOrd for PolicyKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for PolicyKey {
+    /// `NetworkPolicy namespace/name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.qualified_name())
+    }
+}
+
+/// Calico's id of an ip set, of which the name in the kernel is a part (`s:…`, `n:…`, `svc:…`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId(pub Arc<str>);
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the members of a set are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetKind {
+    /// Networks.
+    Net,
+    /// Address, protocol and port.
+    AddressPort,
+}
+
+/// One member of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// A network; an address is a network of its own.
+    Net(IpNet),
+    /// Address, protocol number and port.
+    AddressPort(IpAddr, u8, u16),
+}
+
+impl Member {
+    /// The IP version, which decides the family of the set that holds it.
+    pub fn version(&self) -> IpVersion {
+        match self {
+            Self::Net(net) => IpVersion::of(net),
+            Self::AddressPort(addr, ..) => IpVersion::of_addr(addr),
+        }
+    }
+}
+
+/// One side of a rule, in terms of sets, nets and ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SideSpec {
+    /// In one of these networks.
+    pub nets: Vec<IpNet>,
+    /// In none of these.
+    pub not_nets: Vec<IpNet>,
+    /// In each of these sets.
+    pub sets: Vec<SetId>,
+    /// In none of these.
+    pub not_sets: Vec<SetId>,
+    /// Port in one of these ranges, or address and port in one of `named_ports`.
+    pub ports: Vec<PortRange>,
+    /// Alternatives to `ports`.
+    pub named_ports: Vec<SetId>,
+    /// Port in none of these ranges.
+    pub not_ports: Vec<PortRange>,
+    /// Address and port in none of these.
+    pub not_named_ports: Vec<SetId>,
+    /// Address and port in each of these: a service with its ports.
+    pub services: Vec<SetId>,
+}
+
+/// A rule, ready to be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSpec {
+    /// What happens.
+    pub action: Action,
+    /// Only this IP version.
+    pub version: Option<IpVersion>,
+    /// Only this protocol.
+    pub protocol: Option<Protocol>,
+    /// Any other protocol.
+    pub not_protocol: Option<Protocol>,
+    /// ICMP type and code.
+    pub icmp: Option<(u8, Option<u8>)>,
+    /// Not this ICMP type and code.
+    pub not_icmp: Option<(u8, Option<u8>)>,
+    /// Sender.
+    pub source: SideSpec,
+    /// Receiver.
+    pub destination: SideSpec,
+    /// `key=value`, sorted by key.
+    pub annotations: Vec<String>,
+}
+
+/// An active policy: selected by an endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRules {
+    /// Which.
+    pub key: PolicyKey,
+    /// The name of its tier, for log prefixes.
+    pub tier: Arc<str>,
+    /// Rules for traffic to endpoints.
+    pub ingress: Vec<RuleSpec>,
+    /// Rules for traffic from endpoints.
+    pub egress: Vec<RuleSpec>,
+    /// Program it even where no endpoint uses it.
+    pub everywhere: bool,
+}
+
+/// An active profile: listed by an endpoint of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileRules {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Rules for traffic to endpoints.
+    pub ingress: Vec<RuleSpec>,
+    /// Rules for traffic from endpoints.
+    pub egress: Vec<RuleSpec>,
+}
+
+/// A policy in an endpoint's policy list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRef {
+    /// Which.
+    pub key: PolicyKey,
+    /// Canonical text of its selector. Neighbours with the same text share a group chain.
+    pub selector: Arc<str>,
+}
+
+/// The policies of one tier that select an endpoint, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierPolicies {
+    /// The tier.
+    pub name: Arc<str>,
+    /// What happens to a packet that none of them decides.
+    pub default_action: DefaultAction,
+    /// Those that apply to traffic to the endpoint.
+    pub ingress: Vec<PolicyRef>,
+    /// Those that apply to traffic from the endpoint.
+    pub egress: Vec<PolicyRef>,
+}
+
+/// A workload endpoint of this node with all that is to be enforced on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// `namespace/name` of the `WorkloadEndpoint`, for people.
+    pub id: Arc<str>,
+    /// The host's side of its veth pair. Identifies the endpoint on this node.
+    pub interface: Arc<str>,
+    /// The workload's MAC address, if known.
+    pub mac: Option<Arc<str>>,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Its profiles in order.
+    pub profiles: Vec<Arc<str>>,
+    /// Its tiers in order; those without a policy for it are left out.
+    pub tiers: Vec<TierPolicies>,
+}
+
+/// A change of the desired state.
+///
+/// A flush puts them out in an order that a dataplane can apply one by one: a set comes before the policies
+/// that use it, these before the endpoints, and removal goes the other way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A set with all its members, sorted.
+    SetAdded {
+        /// Which.
+        id: SetId,
+        /// Of what.
+        kind: SetKind,
+        /// All members.
+        members: Vec<Member>,
+    },
+    /// Members of a known set, each list sorted.
+    SetChanged {
+        /// Which.
+        id: SetId,
+        /// New members.
+        added: Vec<Member>,
+        /// Members that left.
+        removed: Vec<Member>,
+    },
+    /// A new or changed policy.
+    Policy(Arc<PolicyRules>),
+    /// A new or changed profile.
+    Profile(Arc<ProfileRules>),
+    /// A new or changed endpoint of this node.
+    Endpoint(Arc<LocalEndpoint>),
+    /// The endpoint of this interface is gone.
+    EndpointGone(Arc<str>),
+    /// No endpoint lists the profile any more.
+    ProfileGone(Arc<str>),
+    /// The policy selects no endpoint of this node any more.
+    PolicyGone(PolicyKey),
+    /// No policy uses the set any more.
+    SetGone(SetId),
+    /// The IP pools, sorted: all of them, and those with outgoing NAT.
+    Pools {
+        /// All.
+        all: Vec<IpNet>,
+        /// With `natOutgoing`.
+        nat_outgoing: Vec<IpNet>,
+    },
+}
+
+/// A resource that is understood but cannot be followed to the letter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Which object, e.g. `NetworkPolicy shop/db`.
+    pub object: String,
+    /// The field, e.g. `spec.tier`.
+    pub field: String,
+    /// What is wrong and what is done about it.
+    pub message: String,
+}

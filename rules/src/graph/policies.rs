@@ -1,0 +1,494 @@
+//! Policies, tiers and profiles: which are active on this node, and in which order they apply.
+//!
+//! A policy is active while it selects an endpoint of this node; then its rules are converted and hold their
+//! ip sets. The order of an endpoint's policies is worked out when the endpoint is put out.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tortie_api::Key;
+use tortie_api::policy::{Action, DEFAULT_TIER, DefaultAction, EntityRule, ProfileSpec, Rule};
+use tortie_api::selector::Selector;
+
+use super::convert::{self, SetDefinition};
+use super::label_index::{ItemId, LabelIndex, MatchChange, SelectorId};
+use super::model::{
+    Event, PolicyKey, PolicyRef, PolicyRules, Problem, ProfileRules, RuleSpec, SetId, TierPolicies,
+};
+use super::sets::IpSets;
+
+/// The order of a tier that gives none, and of the tier `default`.
+const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
+/// Tiers that exist whether or not somebody wrote them down (Calico creates them at start).
+const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 3] = [
+    ("kube-admin", 1_000.0, DefaultAction::Pass),
+    (DEFAULT_TIER, DEFAULT_TIER_ORDER, DefaultAction::Deny),
+    ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
+];
+
+/// A policy of any kind, in the terms of Calico's API.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Policy {
+    pub(crate) tier: Arc<str>,
+    pub(crate) order: Option<f64>,
+    /// Which endpoints, namespace included.
+    pub(crate) selector: Selector,
+    pub(crate) ingress: Option<Arc<[Rule]>>,
+    pub(crate) egress: Option<Arc<[Rule]>>,
+    /// Program it even where it selects nothing.
+    pub(crate) everywhere: bool,
+    /// Messages about parts that were left out.
+    pub(crate) notes: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    policy: Policy,
+    selector: SelectorId,
+    /// Endpoints of this node that it selects.
+    matched: u32,
+    active: Option<Active>,
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug)]
+struct Active {
+    rules: Arc<PolicyRules>,
+    sets: Vec<SetId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tier {
+    pub(crate) order: f64,
+    pub(crate) default_action: DefaultAction,
+}
+
+#[derive(Debug)]
+struct SharedSelector {
+    id: SelectorId,
+    policies: BTreeSet<PolicyKey>,
+}
+
+/// All policies, and the labels of this node's endpoints.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    index: LabelIndex,
+    entries: BTreeMap<PolicyKey, Entry>,
+    selectors: FxHashMap<Arc<str>, SharedSelector>,
+    selector_texts: FxHashMap<SelectorId, Arc<str>>,
+    next_selector: SelectorId,
+    tiers: BTreeMap<Arc<str>, Tier>,
+    dirty: BTreeSet<PolicyKey>,
+    published: BTreeSet<PolicyKey>,
+    /// Endpoints whose policy list may have changed.
+    pub(crate) dirty_endpoints: BTreeSet<ItemId>,
+}
+
+impl Policies {
+    pub(crate) fn new() -> Self {
+        let built_in =
+            BUILT_IN_TIERS.map(|(name, order, default_action)| (name.into(), Tier { order, default_action }));
+        Self {
+            index: LabelIndex::default(),
+            entries: BTreeMap::new(),
+            selectors: FxHashMap::default(),
+            selector_texts: FxHashMap::default(),
+            next_selector: 0,
+            tiers: built_in.into(),
+            dirty: BTreeSet::new(),
+            published: BTreeSet::new(),
+            dirty_endpoints: BTreeSet::new(),
+        }
+    }
+
+    /// Adds or changes an endpoint of this node.
+    pub(crate) fn set_endpoint<'a>(
+        &mut self,
+        id: ItemId,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        parents: impl Iterator<Item = &'a str>,
+        sets: &mut IpSets,
+    ) {
+        let mut changes = Vec::new();
+        self.index.set_item(id, labels, parents, &mut changes);
+        self.dirty_endpoints.insert(id);
+        self.follow(&changes, sets);
+    }
+
+    /// Removes an endpoint of this node.
+    pub(crate) fn remove_endpoint(&mut self, id: ItemId, sets: &mut IpSets) {
+        let mut changes = Vec::new();
+        self.index.remove_item(id, &mut changes);
+        self.dirty_endpoints.remove(&id);
+        self.follow(&changes, sets);
+        self.dirty_endpoints.remove(&id);
+    }
+
+    /// Sets the labels that endpoints inherit from a profile.
+    pub(crate) fn set_profile_labels<'a>(
+        &mut self,
+        name: &str,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        sets: &mut IpSets,
+    ) {
+        let mut changes = Vec::new();
+        self.index.set_parent_labels(name, labels, &mut changes);
+        self.follow(&changes, sets);
+    }
+
+    /// Adds or changes a policy.
+    pub(crate) fn set_policy(&mut self, key: &PolicyKey, policy: Policy, sets: &mut IpSets) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.policy.selector.canonical() == policy.selector.canonical()
+        {
+            let selector = entry.selector;
+            entry.policy = policy;
+            self.refresh(key, sets);
+            self.dirty_endpoints.extend(self.index.items_of(selector));
+            return;
+        }
+        self.remove_policy(key, sets);
+        let (selector, matched) = self.share_selector(&policy.selector, key);
+        let count = u32::try_from(matched.len()).unwrap_or(u32::MAX);
+        let entry = Entry { policy, selector, matched: count, active: None, problems: Vec::new() };
+        self.entries.insert(key.clone(), entry);
+        self.dirty_endpoints.extend(matched);
+        self.refresh(key, sets);
+    }
+
+    /// Removes a policy.
+    pub(crate) fn remove_policy(&mut self, key: &PolicyKey, sets: &mut IpSets) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        self.dirty_endpoints.extend(self.index.items_of(entry.selector));
+        if let Some(active) = entry.active {
+            active.sets.iter().for_each(|id| sets.release(id));
+        }
+        self.dirty.insert(key.clone());
+        let text = self.selector_texts[&entry.selector].clone();
+        let shared = self.selectors.get_mut(&text).expect("a policy's selector is shared");
+        shared.policies.remove(key);
+        if shared.policies.is_empty() {
+            self.selectors.remove(&text);
+            self.selector_texts.remove(&entry.selector);
+            self.index.remove_selector(entry.selector);
+        }
+    }
+
+    /// Adds, changes or removes a tier. Built-in tiers come back with their own values.
+    pub(crate) fn set_tier(&mut self, name: &str, tier: Option<Tier>) {
+        let built_in = BUILT_IN_TIERS
+            .iter()
+            .find(|(n, ..)| *n == name)
+            .map(|(_, order, default_action)| Tier { order: *order, default_action: *default_action });
+        match tier.or(built_in) {
+            Some(tier) => self.tiers.insert(name.into(), tier),
+            None => self.tiers.remove(name),
+        };
+        let index = &self.index;
+        let affected = self.entries.values().filter(|e| &*e.policy.tier == name);
+        self.dirty_endpoints.extend(affected.flat_map(|e| index.items_of(e.selector)));
+    }
+
+    /// The policy list of an endpoint: its tiers in order, each with its policies in order.
+    pub(crate) fn tiers_of(&self, endpoint: ItemId) -> Vec<TierPolicies> {
+        let mut found: Vec<(&PolicyKey, &Entry)> = self
+            .index
+            .selectors_of(endpoint)
+            .iter()
+            .flat_map(|s| &self.selectors[&self.selector_texts[s]].policies)
+            .map(|key| (key, &self.entries[key]))
+            .collect();
+        found.sort_by(|a, b| self.compare(a, b));
+        let mut tiers: Vec<TierPolicies> = Vec::new();
+        for (key, entry) in found {
+            let name = &entry.policy.tier;
+            if tiers.last().is_none_or(|t| t.name != *name) {
+                let default_action = self.tiers.get(name).map_or(DefaultAction::Deny, |t| t.default_action);
+                let (ingress, egress) = (Vec::new(), Vec::new());
+                tiers.push(TierPolicies { name: name.clone(), default_action, ingress, egress });
+            }
+            let tier = tiers.last_mut().expect("pushed above");
+            let reference =
+                || PolicyRef { key: key.clone(), selector: self.selector_texts[&entry.selector].clone() };
+            if entry.policy.ingress.is_some() {
+                tier.ingress.push(reference());
+            }
+            if entry.policy.egress.is_some() {
+                tier.egress.push(reference());
+            }
+        }
+        tiers
+    }
+
+    /// Tiers that exist come before those that do not; then by order and name. Within a tier by order, absent
+    /// last, then by key.
+    fn compare(&self, a: &(&PolicyKey, &Entry), b: &(&PolicyKey, &Entry)) -> Ordering {
+        let tier = |e: &Entry| self.tiers.get(&e.policy.tier).map_or(f64::INFINITY, |t| t.order);
+        let exists = |e: &Entry| self.tiers.contains_key(&e.policy.tier);
+        let order = |e: &Entry| e.policy.order.unwrap_or(f64::INFINITY);
+        exists(b.1)
+            .cmp(&exists(a.1))
+            .then_with(|| tier(a.1).total_cmp(&tier(b.1)))
+            .then_with(|| a.1.policy.tier.cmp(&b.1.policy.tier))
+            .then_with(|| order(a.1).total_cmp(&order(b.1)))
+            .then_with(|| a.0.cmp(b.0))
+    }
+
+    /// Changed policies go to `added`, those no longer active to `gone`.
+    pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
+        for key in std::mem::take(&mut self.dirty) {
+            match self.entries.get(&key).and_then(|e| e.active.as_ref()) {
+                Some(active) => {
+                    added.push(Event::Policy(active.rules.clone()));
+                    self.published.insert(key);
+                }
+                None if self.published.remove(&key) => gone.push(Event::PolicyGone(key)),
+                None => {}
+            }
+        }
+    }
+
+    /// All published policies, for a consumer that starts afresh.
+    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
+        let active = self.published.iter().filter_map(|key| self.entries.get(key)?.active.as_ref());
+        active.map(|a| Event::Policy(a.rules.clone()))
+    }
+
+    /// What cannot be followed to the letter.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        self.entries.iter().flat_map(|(key, entry)| {
+            let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| Problem {
+                object: key.to_string(),
+                field: "spec.tier".to_owned(),
+                message: format!(
+                    "tier {:?} does not exist; the policy is enforced after all tiers that do",
+                    entry.policy.tier
+                ),
+            });
+            missing.into_iter().chain(entry.problems.iter().cloned())
+        })
+    }
+
+    fn follow(&mut self, changes: &[MatchChange], sets: &mut IpSets) {
+        for change in changes {
+            self.dirty_endpoints.insert(change.item);
+            let keys = self.selectors[&self.selector_texts[&change.selector]].policies.clone();
+            for key in keys {
+                let entry = self.entries.get_mut(&key).expect("shared selectors belong to policies");
+                if change.matched {
+                    entry.matched += 1;
+                } else {
+                    entry.matched -= 1;
+                }
+                if (entry.matched > 0 || entry.policy.everywhere) != entry.active.is_some() {
+                    self.refresh(&key, sets);
+                }
+            }
+        }
+    }
+
+    /// Converts a policy's rules again, or puts it to rest.
+    fn refresh(&mut self, key: &PolicyKey, sets: &mut IpSets) {
+        let entry = self.entries.get_mut(key).expect("only known policies are refreshed");
+        let old = entry.active.take();
+        entry.problems.clear();
+        entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
+            object: key.to_string(),
+            field: field.clone(),
+            message: message.clone(),
+        }));
+        if entry.matched > 0 || entry.policy.everywhere {
+            let mut definitions = Vec::new();
+            let mut convert = |rules: Option<&Arc<[Rule]>>, direction| {
+                let rules = rules.map_or(&[][..], |r| r);
+                convert_rules(rules, direction, key, &mut definitions, &mut entry.problems)
+            };
+            let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
+            let egress = convert(entry.policy.egress.as_ref(), "egress");
+            let (tier, everywhere) = (entry.policy.tier.clone(), entry.policy.everywhere);
+            let rules = Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere });
+            let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
+            entry.active = Some(Active { rules, sets });
+        }
+        let same = |a: &Active, b: &Active| a.rules == b.rules;
+        if !matches!((&old, &entry.active), (Some(a), Some(b)) if same(a, b)) {
+            self.dirty.insert(key.clone());
+        }
+        // Only now, so that a set that stays in use never lacks a user.
+        old.iter().flat_map(|a| &a.sets).for_each(|id| sets.release(id));
+    }
+
+    /// The id of a selector and the endpoints that it selects now.
+    fn share_selector(&mut self, selector: &Selector, key: &PolicyKey) -> (SelectorId, Vec<ItemId>) {
+        let text: Arc<str> = selector.canonical().into();
+        if let Some(shared) = self.selectors.get_mut(&text) {
+            shared.policies.insert(key.clone());
+            return (shared.id, self.index.items_of(shared.id).collect());
+        }
+        let id = self.next_selector;
+        self.next_selector += 1;
+        self.index.add_selector(id, selector.expr(), &mut Vec::new());
+        self.selector_texts.insert(id, text.clone());
+        self.selectors.insert(text, SharedSelector { id, policies: BTreeSet::from([key.clone()]) });
+        (id, self.index.items_of(id).collect())
+    }
+}
+
+fn convert_rules(
+    rules: &[Rule],
+    direction: &str,
+    key: &PolicyKey,
+    definitions: &mut Vec<SetDefinition>,
+    problems: &mut Vec<Problem>,
+) -> Vec<RuleSpec> {
+    let mut converted = Vec::with_capacity(rules.len());
+    for (at, rule) in rules.iter().enumerate() {
+        let known = definitions.len();
+        match convert::rule(rule, &key.namespace, definitions) {
+            Ok(spec) => converted.push(spec),
+            Err(error) => {
+                definitions.truncate(known);
+                problems.push(Problem {
+                    object: key.to_string(),
+                    field: format!("spec.{direction}[{at}]"),
+                    message: error.to_string(),
+                });
+                converted.extend(fail_closed(rule));
+            }
+        }
+    }
+    converted
+}
+
+/// What stands in for a rule that cannot be followed: nothing for one that allows, a denial of everything for
+/// one that denies or passes on.
+fn fail_closed(rule: &Rule) -> Option<RuleSpec> {
+    let bare = Rule {
+        action: Action::Deny,
+        ip_version: rule.ip_version,
+        protocol: None,
+        icmp: None,
+        not_protocol: None,
+        not_icmp: None,
+        source: EntityRule::default(),
+        destination: EntityRule::default(),
+        http: None,
+        metadata: None,
+    };
+    match rule.action {
+        Action::Allow | Action::Log => None,
+        Action::Deny | Action::Pass => convert::rule(&bare, "", &mut Vec::new()).ok(),
+    }
+}
+
+/// Profiles: rules that apply where no tier decides, and labels for their endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Profiles {
+    /// Who defines each profile: a Profile document comes before what a Namespace or ServiceAccount implies.
+    sources: BTreeMap<Arc<str>, BTreeMap<Key, ProfileSpec>>,
+    /// Profiles that endpoints of this node list, with the number of those endpoints.
+    users: BTreeMap<Arc<str>, u32>,
+    held: BTreeMap<Arc<str>, Vec<SetId>>,
+    dirty: BTreeSet<Arc<str>>,
+    published: BTreeMap<Arc<str>, Arc<ProfileRules>>,
+}
+
+/// The profile that allows everything, which exists in every cluster.
+const ALLOW_PROFILE: &str = "projectcalico-default-allow";
+
+impl Profiles {
+    /// Adds, changes or removes what one object says of a profile. Returns the labels that are now inherited.
+    pub(crate) fn define(
+        &mut self,
+        name: &str,
+        by: &Key,
+        spec: Option<ProfileSpec>,
+    ) -> BTreeMap<String, String> {
+        let name: Arc<str> = name.into();
+        let sources = self.sources.entry(name.clone()).or_default();
+        match spec {
+            Some(spec) => sources.insert(by.clone(), spec),
+            None => sources.remove(by),
+        };
+        let labels = sources.values().next().map(|s| s.labels_to_apply.clone()).unwrap_or_default();
+        if sources.is_empty() {
+            self.sources.remove(&name);
+        }
+        self.dirty.insert(name);
+        labels
+    }
+
+    /// An endpoint of this node began to list a profile.
+    pub(crate) fn acquire(&mut self, name: &Arc<str>) {
+        *self.users.entry(name.clone()).or_insert(0) += 1;
+        self.dirty.insert(name.clone());
+    }
+
+    /// An endpoint of this node ceased to list a profile.
+    pub(crate) fn release(&mut self, name: &Arc<str>) {
+        if let Some(users) = self.users.get_mut(name) {
+            *users -= 1;
+            if *users == 0 {
+                self.users.remove(name);
+            }
+        }
+        self.dirty.insert(name.clone());
+    }
+
+    /// Converts what changed, so that its ip sets are known before they are flushed.
+    pub(crate) fn prepare(&mut self, sets: &mut IpSets, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
+        for name in std::mem::take(&mut self.dirty) {
+            let old = self.held.remove(&name).unwrap_or_default();
+            if self.users.contains_key(&name) {
+                let mut definitions = Vec::new();
+                let rules = Arc::new(self.convert(&name, &mut definitions));
+                let ids = definitions.iter().map(|d| sets.acquire(d)).collect();
+                self.held.insert(name.clone(), ids);
+                if self.published.get(&name) != Some(&rules) {
+                    self.published.insert(name, rules.clone());
+                    added.push(Event::Profile(rules));
+                }
+            } else if self.published.remove(&name).is_some() {
+                gone.push(Event::ProfileGone(name));
+            }
+            old.iter().for_each(|id| sets.release(id));
+        }
+    }
+
+    /// All published profiles, for a consumer that starts afresh.
+    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
+        self.published.values().map(|p| Event::Profile(p.clone()))
+    }
+
+    /// A profile that is listed but unknown denies everything.
+    fn convert(&self, name: &Arc<str>, definitions: &mut Vec<SetDefinition>) -> ProfileRules {
+        let bare = |action| RuleSpec {
+            action,
+            version: None,
+            protocol: None,
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: super::model::SideSpec::default(),
+            destination: super::model::SideSpec::default(),
+            annotations: Vec::new(),
+        };
+        let (ingress, egress) = match self.sources.get(name).and_then(|s| s.values().next()) {
+            Some(spec) => {
+                let mut convert = |rules: &[Rule]| -> Vec<RuleSpec> {
+                    rules
+                        .iter()
+                        .filter_map(|r| convert::rule(r, "", definitions).ok().or_else(|| fail_closed(r)))
+                        .collect()
+                };
+                (convert(&spec.ingress), convert(&spec.egress))
+            }
+            None if &**name == ALLOW_PROFILE => (vec![bare(Action::Allow)], vec![bare(Action::Allow)]),
+            None => (vec![bare(Action::Deny)], vec![bare(Action::Deny)]),
+        };
+        ProfileRules { name: name.clone(), ingress, egress }
+    }
+}

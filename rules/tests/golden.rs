@@ -1,0 +1,152 @@
+//! What Felix v3.32.0 programmed for given resources, rule id by rule id.
+//!
+//! A rule's id is a hash over the text of all rules of its chain so far: equal ids are equal text. The data lies
+//! in `tests/golden/felix`; the kernel's own output is compared by the tests of that crate.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tortie_api::manifest::parse_documents;
+use tortie_api::net::IpVersion;
+use tortie_rules::compile::Config;
+use tortie_rules::compile::classic::Classic;
+use tortie_rules::graph::{Graph, Options};
+use tortie_rules::render::iptables::Features;
+use tortie_rules::render::{RenderedRule, TableChange};
+
+/// Ids of our rules by table and chain.
+type Ids = BTreeMap<(String, String), Vec<String>>;
+
+/// Chains that differ on purpose: Felix lets traffic through a rule with three and more match blocks.
+const MENDED: &[&str] = &["cali-pi-gnp/web-in"];
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/felix")
+}
+
+fn ours(state: &Path, version: IpVersion) -> Ids {
+    let mut graph = Graph::new(Options {
+        node: "node-a".to_owned(),
+        interface_prefix: "cali".to_owned(),
+        suppress_covered: true,
+    });
+    let text = std::fs::read(state.join("resources.yaml")).expect("resources");
+    for document in parse_documents(&text) {
+        graph.set(&document.outcome.expect("golden resources are valid").resource);
+    }
+    let config = Config { versions: vec![version], ..Config::default() };
+    let mut classic = Classic::new(config, Features::default());
+    graph.flush().iter().for_each(|event| classic.handle(event));
+    let ids = |rules: &[RenderedRule]| rules.iter().map(|r| r.id.to_string()).collect::<Vec<_>>();
+    let mut all = Ids::new();
+    for update in classic.poll_tables() {
+        let table = update.table.name().to_owned();
+        match update.change {
+            TableChange::Chain(chain) => {
+                all.insert((table, chain.name.clone()), ids(&chain.rules));
+            }
+            TableChange::Hooks(hooks, _) => {
+                for hook in hooks {
+                    let rules = [ids(&hook.inserted), ids(&hook.appended)].concat();
+                    all.insert((table.clone(), hook.chain), rules);
+                }
+            }
+            TableChange::NoChain(name) => panic!("{name} is removed before it was there"),
+        }
+    }
+    all
+}
+
+fn felixs(state: &Path, version: IpVersion) -> Ids {
+    let file = if version == IpVersion::V4 { "iptables-save.txt" } else { "ip6tables-save.txt" };
+    let text = std::fs::read_to_string(state.join(file)).expect("saved rules");
+    let mut table = String::new();
+    let mut all = Ids::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            name.clone_into(&mut table);
+        } else if let Some(chain) = line.strip_prefix(':') {
+            let name = chain.split(' ').next().unwrap_or_default();
+            if name.starts_with("cali-") {
+                all.insert((table.clone(), name.to_owned()), Vec::new());
+            }
+        } else if let Some(rule) = line.strip_prefix("-A ") {
+            let chain = rule.split(' ').next().unwrap_or_default();
+            let id = rule.split("\"cali:").nth(1).and_then(|r| r.split('"').next());
+            if let Some(id) = id {
+                all.entry((table.clone(), chain.to_owned())).or_default().push(id.to_owned());
+            }
+        }
+    }
+    all
+}
+
+fn check(name: &str) {
+    let state = golden().join(name);
+    for version in IpVersion::BOTH {
+        let (felix, ours) = (felixs(&state, version), ours(&state, version));
+        let mut wrong = Vec::new();
+        for key in felix.keys().chain(ours.keys()) {
+            if felix.get(key) != ours.get(key) && !MENDED.contains(&key.1.as_str()) {
+                wrong.push(format!("{key:?}\n  felix {:?}\n  ours  {:?}", felix.get(key), ours.get(key)));
+            }
+        }
+        wrong.dedup();
+        assert!(wrong.is_empty(), "{name} {version}:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn the_worked_example_has_felixs_ids() {
+    check("00-worked-example");
+}
+
+#[test]
+fn an_empty_node_has_felixs_ids() {
+    check("01-empty");
+}
+
+#[test]
+fn pools_with_outgoing_nat_have_felixs_ids() {
+    check("02-pool-nat");
+}
+
+#[test]
+fn profiles_have_felixs_ids() {
+    check("03-profile");
+}
+
+#[test]
+fn policies_have_felixs_ids() {
+    check("04-policies");
+}
+
+#[test]
+fn tiers_have_felixs_ids() {
+    check("05-tiers");
+}
+
+#[test]
+fn many_workloads_have_felixs_ids() {
+    check("15-many");
+}
+
+#[test]
+fn long_names_have_felixs_ids() {
+    check("19-long-names");
+}
+
+#[test]
+fn annotations_have_felixs_ids() {
+    check("26-annotations");
+}
+
+#[test]
+fn policy_groups_have_felixs_ids() {
+    check("27-groups");
+}
+
+#[test]
+fn conflicting_workloads_have_felixs_ids() {
+    check("35-conflict");
+}
