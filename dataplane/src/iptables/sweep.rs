@@ -1,0 +1,66 @@
+//! Removes what an agent has left in the back end that is not used now.
+//!
+//! A node that changes from legacy to nft, or back, would otherwise be filtered by both sets of rules, the
+//! unused one never updated again.
+
+use std::path::Path;
+
+use tortie_api::net::IpVersion;
+use tortie_rules::render::Table;
+
+use super::{IptablesTable, Options, Tools};
+use crate::feature::{Backend, Features, find_exact_program, legacy_tables};
+use crate::reconcile::{Driver, Phase, Problem, Report};
+
+/// Removes our hooks and chains from the tables of the back end that is not `in_use`, both IP versions.
+///
+/// Does nothing where that back end has no programs of its own or, for legacy, where the kernel has not
+/// loaded a table, so that looking does not load modules. Foreign rules and chains stay. To be
+/// repeated at every resync: another program may bring old rules back.
+pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Options) -> Report {
+    let other = in_use.other();
+    let mut report = Report::default();
+    for version in IpVersion::BOTH {
+        let program = |verb| find_exact_program(version, other, verb);
+        // Without programs of both back ends the generic names are those in use.
+        let (Some(save), Some(restore)) = (program("save"), program("restore")) else { continue };
+        if find_exact_program(version, in_use, "save").is_none() {
+            continue;
+        }
+        let tools = Tools { save, restore, backend: other, features };
+        let is_there = present_tables(other, version);
+        for table in Table::ALL.into_iter().filter(|table| is_there(*table)) {
+            report.merge(sweep_table(version, table, &tools, options));
+        }
+    }
+    report
+}
+
+fn present_tables(backend: Backend, version: IpVersion) -> impl Fn(Table) -> bool {
+    let names = match backend {
+        Backend::Legacy => Some(legacy_tables(version).unwrap_or_default()),
+        // IPv6 can be off as a whole; then its programs only fail.
+        Backend::Nft if version == IpVersion::V6 && !has_ipv6() => Some(Vec::new()),
+        Backend::Nft => None,
+    };
+    move |table| names.as_ref().is_none_or(|names| names.iter().any(|name| name == table.name()))
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/thread-self/net/if_inet6").exists()
+}
+
+fn sweep_table(version: IpVersion, table: Table, tools: &Tools, options: &Options) -> Report {
+    let mut driver = IptablesTable::new(version, table, tools.clone(), options.clone());
+    if let Err(error) = driver.observe() {
+        let object = format!("leftovers in {} {table} ({version})", tools.backend);
+        let problems = vec![Problem { object, error: error.to_string() }];
+        return Report { calls: 1, changed: 0, problems };
+    }
+    let mut report = driver.apply(Phase::Enforce);
+    report.calls += 1;
+    if report.changed > 0 {
+        tracing::info!(backend = %tools.backend, %table, %version, "removed rules of the other back end");
+    }
+    report
+}

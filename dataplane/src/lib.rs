@@ -1,0 +1,16 @@
+//! Drivers that bring the wanted state into the kernel: iptables, ip sets, routes, links, sysctls.
+//!
+//! Each is observe / plan / apply (see [`reconcile`]); none of them decides policy.
+
+pub mod feature;
+pub mod ipset;
+pub mod iptables;
+pub mod link;
+pub mod neigh;
+pub mod netlink;
+pub mod reconcile;
+pub mod retry;
+pub mod route;
+pub mod rtnl;
+pub mod steer;
+pub mod sysctl;

@@ -1,0 +1,196 @@
+//! The reconcile loop, written once for all drivers: when to read, when to write, what to do after a failure.
+//!
+//! ```text
+//!  each pass:   read what is due ──► Provide ──► Enforce ──► Withdraw ──► Connect
+//!                 │ failed             │ failed: what refers to it fails too, and is retried with it
+//!                 ▼                    ▼
+//!               retry later          Withdraw and Connect wait while rules are not in force
+//! ```
+//!
+//! Time is handed in. A pass with nothing due and nothing to do makes no kernel call.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::reconcile::{Driver, Phase, Problem, Report};
+use crate::retry::{Backoff, ResyncTimer};
+
+/// First wait after a failure, doubled up to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A driver with what the loop remembers of it.
+#[derive(Debug)]
+pub struct Steered<D> {
+    /// The driver itself, to be told what is wanted.
+    pub driver: D,
+    state: State,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether the driver knows what the kernel holds.
+    is_known: bool,
+    timer: ResyncTimer,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    /// What the last reading and the last apply of each phase met.
+    problems: BTreeMap<Option<Phase>, Vec<Problem>>,
+}
+
+impl State {
+    /// Notes what a reading (no phase) or a phase met. A failure is tried again after a while.
+    fn note(&mut self, what: Option<Phase>, problems: Vec<Problem>, now: Instant) {
+        if problems.is_empty() {
+            self.problems.remove(&what);
+        } else {
+            self.problems.insert(what, problems);
+        }
+        if self.problems.is_empty() {
+            self.backoff.reset();
+            self.retry_at = None;
+        } else if self.retry_at.is_none() {
+            self.retry_at = Some(now + self.backoff.wait());
+        }
+    }
+}
+
+impl<D: Driver> Steered<D> {
+    /// A driver that is read first, then every `refresh` (zero: never), and `first_check` after a write and at
+    /// growing distances from it.
+    pub fn new(driver: D, refresh: Duration, first_check: Duration) -> Self {
+        let state = State {
+            is_known: false,
+            timer: ResyncTimer::new(refresh, first_check),
+            backoff: Backoff::new(FIRST_RETRY, LAST_RETRY),
+            retry_at: None,
+            problems: BTreeMap::new(),
+        };
+        Self { driver, state }
+    }
+}
+
+/// Any steered driver, as the loop sees it.
+pub trait Steer {
+    /// Reads the kernel if that is due. `false` if nothing is known of it.
+    fn read_if_due(&mut self, now: Instant, report: &mut Report) -> bool;
+    /// Does one phase if there is something to do. A failure holds up no later change: only reading the kernel
+    /// again, and so trying again what is quarantined, is waited out.
+    fn run(&mut self, phase: Phase, now: Instant) -> Report;
+    /// Whether the kernel is known to hold all that this phase is about. What is quarantined counts as held: it
+    /// is closed and reported.
+    fn is_settled(&self, phase: Phase) -> bool;
+    /// When this driver wants to be looked at again.
+    fn next_deadline(&self, now: Instant) -> Option<Instant>;
+    /// What is not as it should be, as of the last pass.
+    fn problems(&self) -> Vec<Problem>;
+    /// Forgets what is known of the kernel, so that the next pass reads it.
+    fn invalidate(&mut self);
+}
+
+impl<D: Driver> Steer for Steered<D> {
+    fn read_if_due(&mut self, now: Instant, report: &mut Report) -> bool {
+        let state = &mut self.state;
+        let waiting = state.retry_at.is_some_and(|at| at > now);
+        let due = !state.is_known || state.timer.is_due(now) || state.retry_at.is_some();
+        if waiting || !due {
+            return state.is_known;
+        }
+        state.retry_at = None;
+        report.calls += 1;
+        let outcome = self.driver.observe();
+        state.timer.read(now, now.elapsed());
+        match outcome {
+            Ok(()) => {
+                state.is_known = true;
+                state.note(None, Vec::new(), now);
+            }
+            Err(error) => {
+                tracing::warn!(driver = self.driver.name(), error = chain(&error), "cannot read the kernel");
+                state.is_known = false;
+                let problem = Problem { object: self.driver.name(), error: chain(&error) };
+                state.note(None, vec![problem], now);
+            }
+        }
+        state.is_known
+    }
+
+    fn run(&mut self, phase: Phase, now: Instant) -> Report {
+        let state = &mut self.state;
+        let plan = self.driver.plan(phase);
+        // What failed before is asked for again: a driver goes on to report what it had to close.
+        if !state.is_known || (plan.is_empty() && !state.problems.contains_key(&Some(phase))) {
+            return Report::default();
+        }
+        if !plan.is_empty() {
+            tracing::debug!(driver = self.driver.name(), %plan, "applying");
+        }
+        let started = Instant::now();
+        let report = self.driver.apply(phase);
+        if report.changed > 0 {
+            state.timer.wrote(now, started.elapsed());
+        }
+        for problem in
+            report.problems.iter().filter(|p| !state.problems.values().flatten().any(|old| old == *p))
+        {
+            tracing::warn!(driver = self.driver.name(), object = problem.object, "{}", problem.error);
+        }
+        state.note(Some(phase), report.problems.clone(), now);
+        report
+    }
+
+    fn is_settled(&self, phase: Phase) -> bool {
+        self.state.is_known && self.driver.plan(phase).is_empty()
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let resync = self.state.timer.next_resync(now);
+        match (self.state.retry_at, resync) {
+            // A failure is not waited out any earlier because a reading is due.
+            (Some(retry), _) => Some(retry),
+            (None, resync) => resync,
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.state.problems.values().flatten().cloned().collect()
+    }
+
+    fn invalidate(&mut self) {
+        self.state.is_known = false;
+    }
+}
+
+/// One pass over all drivers. In `report.problems` is what this pass met.
+pub fn pass(drivers: &mut [&mut dyn Steer], now: Instant) -> Report {
+    let mut report = Report::default();
+    for driver in drivers.iter_mut() {
+        driver.read_if_due(now, &mut report);
+    }
+    for phase in Phase::ALL {
+        let mut done = Report::default();
+        for driver in drivers.iter_mut() {
+            done.merge(driver.run(phase, now));
+        }
+        report.merge(done);
+        if phase == Phase::Enforce && !drivers.iter().all(|d| d.is_settled(phase)) {
+            break;
+        }
+    }
+    report
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
