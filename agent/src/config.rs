@@ -1,0 +1,144 @@
+//! The agent's settings, from four layers.
+//!
+//! Highest first: environment (`FELIX_<NAME>`), configuration file (INI, all sections together),
+//! `FelixConfiguration` `node.<nodename>`, `FelixConfiguration` `default`, and below them the built-in
+//! defaults, which are Felix's but for [`Settings::route_protocol`] and [`Settings::health_enabled`].
+//!
+//! A value that cannot be understood is reported, and the next layer below counts.
+
+mod layers;
+mod params;
+mod values;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tortie_dataplane::feature::BackendChoice;
+use tortie_rules::compile::Config as CompileConfig;
+use tortie_rules::compile::config::LogLimit;
+
+pub use self::layers::{Layer, from_environment, from_file, from_resource};
+
+/// Everything that can be set and has an effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Options of the compiler.
+    pub compile: CompileConfig,
+    /// Leave members of ip sets out that another member covers; off if `NFTablesMode` is `Disabled`.
+    pub suppress_covered: bool,
+    /// `IptablesBackend`
+    pub iptables_backend: BackendChoice,
+    /// `FeatureDetectOverride`
+    pub feature_override: String,
+    /// `IptablesRefreshInterval`; zero turns it off.
+    pub iptables_refresh: Duration,
+    /// `IptablesPostWriteCheckIntervalSecs`
+    pub iptables_post_write_check: Duration,
+    /// `IptablesLockProbeIntervalMillis`
+    pub iptables_lock_probe: Duration,
+    /// `IpsetsRefreshInterval`; zero turns it off.
+    pub ipsets_refresh: Duration,
+    /// `RouteRefreshInterval`; zero turns it off.
+    pub route_refresh: Duration,
+    /// `InterfaceRefreshInterval`; zero turns it off.
+    pub interface_refresh: Duration,
+    /// `RouteSyncDisabled`
+    pub route_sync_disabled: bool,
+    /// `DeviceRouteProtocol`. Ours is 80, so that our routes can be told from others'; Felix's is 3 (boot).
+    pub route_protocol: u8,
+    /// `IPv4NormalRoutePriority`
+    pub route_metric_v4: u32,
+    /// `IPv6NormalRoutePriority`
+    pub route_metric_v6: u32,
+    /// `DeviceRouteSourceAddress`
+    pub route_source_v4: Option<IpAddr>,
+    /// `DeviceRouteSourceAddressIPv6`
+    pub route_source_v6: Option<IpAddr>,
+    /// `RemoveExternalRoutes`
+    pub remove_external_routes: bool,
+    /// `IPForwarding`
+    pub ip_forwarding: bool,
+    /// `HealthEnabled`. Ours is on, since liveness and readiness harm nobody on localhost; Felix's is off.
+    pub health_enabled: bool,
+    /// `HealthHost`
+    pub health_host: String,
+    /// `HealthPort`
+    pub health_port: u16,
+    /// `LogSeverityScreen`, as a tracing level.
+    pub log_level: tracing::Level,
+    /// `LogActionRateLimit`; with the burst it becomes a part of `compile`.
+    log_rate: Option<String>,
+    /// `LogActionRateLimitBurst`
+    log_burst: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            compile: CompileConfig::default(),
+            suppress_covered: true,
+            iptables_backend: BackendChoice::Auto,
+            feature_override: String::new(),
+            iptables_refresh: Duration::from_mins(3),
+            iptables_post_write_check: Duration::from_secs(5),
+            iptables_lock_probe: Duration::from_millis(50),
+            ipsets_refresh: Duration::from_secs(90),
+            route_refresh: Duration::from_secs(90),
+            interface_refresh: Duration::from_secs(90),
+            route_sync_disabled: false,
+            route_protocol: 80,
+            route_metric_v4: 1024,
+            route_metric_v6: 1024,
+            route_source_v4: None,
+            route_source_v6: None,
+            remove_external_routes: true,
+            ip_forwarding: true,
+            health_enabled: true,
+            health_host: "localhost".to_owned(),
+            health_port: 9099,
+            log_level: tracing::Level::INFO,
+            log_rate: None,
+            log_burst: 5,
+        }
+    }
+}
+
+/// A setting that could not be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingProblem {
+    /// The layer, in words.
+    pub source: String,
+    /// The setting as written there.
+    pub name: String,
+    /// What is wrong, and what counts instead.
+    pub message: String,
+}
+
+impl fmt::Display for SettingProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.source, self.name, self.message)
+    }
+}
+
+impl Settings {
+    /// Lays layers over the defaults, the lowest first.
+    pub fn resolve<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> (Self, Vec<SettingProblem>) {
+        let mut settings = Self::default();
+        let mut problems = Vec::new();
+        for layer in layers {
+            for (name, value) in &layer.values {
+                if let Err(message) = params::apply(&mut settings, name, value) {
+                    let source = layer.source.clone();
+                    problems.push(SettingProblem { source, name: name.clone(), message });
+                }
+            }
+        }
+        let burst = settings.log_burst;
+        settings.compile.log_limit = settings.log_rate.clone().map(|rate| LogLimit { rate, burst });
+        (settings, problems)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! From the graph's events to what the kernel drivers are told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net};
+use tortie_api::net::IpVersion;
+use tortie_dataplane::link::{Link, MacAddr};
+use tortie_dataplane::route::RouteSpec;
+use tortie_rules::compile::classic::Classic;
+use tortie_rules::graph::model::{Event, LocalEndpoint};
+use tortie_rules::render::iptables::Features;
+
+use super::kernel::Kernel;
+use crate::config::Settings;
+
+/// The compiler, and the routes of this node's endpoints.
+pub(super) struct Feed {
+    classic: Classic,
+    settings: Settings,
+    /// Wanted routes that the driver has not been told yet; `None` to remove.
+    routes: BTreeMap<Arc<str>, Option<Arc<LocalEndpoint>>>,
+    host_addresses: Vec<IpNet>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    endpoints: std::collections::BTreeSet<Arc<str>>,
+    policies: usize,
+    known_policies: std::collections::BTreeSet<String>,
+    sets: std::collections::BTreeSet<Arc<str>>,
+}
+
+impl Feed {
+    pub(super) fn new(settings: &Settings, features: Features) -> Self {
+        Self {
+            classic: Classic::new(settings.compile.clone(), features),
+            settings: settings.clone(),
+            routes: BTreeMap::new(),
+            host_addresses: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes an event of the graph.
+    pub(super) fn handle(&mut self, event: &Event) {
+        self.classic.handle(event);
+        let counts = &mut self.counts;
+        match event {
+            Event::Endpoint(endpoint) => {
+                counts.endpoints.insert(endpoint.interface.clone());
+                self.routes.insert(endpoint.interface.clone(), Some(endpoint.clone()));
+            }
+            Event::EndpointGone(interface) => {
+                counts.endpoints.remove(interface);
+                self.routes.insert(interface.clone(), None);
+            }
+            Event::Policy(policy) => {
+                counts.known_policies.insert(policy.key.id());
+            }
+            Event::PolicyGone(key) => {
+                counts.known_policies.remove(&key.id());
+            }
+            Event::SetAdded { id, .. } => {
+                counts.sets.insert(id.0.clone());
+            }
+            Event::SetGone(id) => {
+                counts.sets.remove(&id.0);
+            }
+            Event::SetChanged { .. } | Event::Profile(_) | Event::ProfileGone(_) | Event::Pools { .. } => {}
+        }
+        counts.policies = counts.known_policies.len();
+    }
+
+    /// Takes the interfaces as they are now: the addresses of those that are no workload's are the host's.
+    pub(super) fn set_links(&mut self, links: &[Link]) {
+        let prefixes = &self.settings.compile.interface_prefixes;
+        let is_workload = |name: &str| prefixes.iter().any(|p| name.starts_with(p.as_str()));
+        let hosts = links.iter().filter(|l| !is_workload(&l.name));
+        let mut addresses: Vec<IpNet> =
+            hosts.flat_map(|l| l.addresses.iter().flat_map(own_addresses)).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        if addresses != self.host_addresses {
+            self.classic.set_host_addresses(&addresses);
+            self.host_addresses = addresses;
+        }
+    }
+
+    /// Tells the drivers what changed.
+    pub(super) fn deliver(&mut self, kernel: &mut Kernel) {
+        for change in self.classic.poll_sets() {
+            kernel.change_set(change);
+        }
+        for update in self.classic.poll_tables() {
+            kernel.change_table(update);
+        }
+        for (interface, endpoint) in std::mem::take(&mut self.routes) {
+            match endpoint {
+                Some(endpoint) => {
+                    let routes: Vec<RouteSpec> =
+                        endpoint.addresses.iter().map(|net| self.route(*net)).collect();
+                    kernel.want_interface(&interface, &routes, &neighbours(&endpoint));
+                }
+                None => kernel.forget_interface(&interface),
+            }
+        }
+    }
+
+    /// Endpoints, policies and sets in force.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.counts.endpoints.len(), self.counts.policies, self.counts.sets.len())
+    }
+
+    fn route(&self, dest: IpNet) -> RouteSpec {
+        let settings = &self.settings;
+        let (metric, src) = match IpVersion::of(&dest) {
+            IpVersion::V4 => (settings.route_metric_v4, settings.route_source_v4),
+            IpVersion::V6 => (settings.route_metric_v6, settings.route_source_v6),
+        };
+        RouteSpec { dest, metric, protocol: settings.route_protocol, src }
+    }
+}
+
+/// An interface's address; for the loopback network its first address as well, as Felix counts it.
+fn own_addresses(net: &IpNet) -> Vec<IpNet> {
+    let mut own = vec![IpNet::from(net.addr())];
+    if let IpNet::V4(v4) = net
+        && v4.addr().is_loopback()
+    {
+        own.push(Ipv4Net::from(Ipv4Addr::new(127, 0, 0, 0)).into());
+    }
+    own
+}
+
+/// Permanent neighbour entries: of IPv4 addresses, where the workload's MAC address is known.
+fn neighbours(endpoint: &LocalEndpoint) -> Vec<(IpAddr, MacAddr)> {
+    let mac: Option<MacAddr> = endpoint.mac.as_deref().and_then(|m| m.parse().ok());
+    let v4 = endpoint.addresses.iter().map(IpNet::addr).filter(IpAddr::is_ipv4);
+    mac.map(|mac| v4.map(|addr| (addr, mac)).collect()).unwrap_or_default()
+}

@@ -1,0 +1,47 @@
+//! The agent's edge: the unix socket and the health endpoints, on a thread with an async runtime of its own.
+//!
+//! Nothing here can hold up the engine. What fails here (a port that is taken, a broken client) is logged and
+//! tried again; enforcement does not depend on it.
+
+mod health;
+mod socket;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tortie_datastore::Datastore;
+
+use crate::engine::Input;
+use crate::mailbox::Mailbox;
+use crate::shared::Shared;
+
+/// How long to wait before an address that could not be bound is tried again.
+const REBIND: Duration = Duration::from_secs(2);
+
+/// What those at the edge need.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<dyn Datastore>,
+    pub(crate) mailbox: Mailbox<Input>,
+}
+
+/// Serves until the process ends. The socket is bound before this returns, so that who started the agent
+/// finds it.
+pub(crate) fn start(edge: Edge, path: &Path) -> anyhow::Result<()> {
+    let listener =
+        socket::bind(path).with_context(|| format!("cannot serve on socket {}", path.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("edge".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(health::serve(edge.clone()));
+                socket::serve(edge, listener).await;
+            });
+        })
+        .context("cannot start a thread")?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! What the engine knows of itself, for those who ask from other threads.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tortie_api::control::{Area, Status, StatusProblem};
+use tortie_dataplane::reconcile;
+use tortie_rules::graph::model;
+
+use crate::config::{SettingProblem, Settings};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Shared {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    status: Status,
+    settings: Settings,
+    setting_problems: Vec<StatusProblem>,
+    other_problems: Vec<StatusProblem>,
+}
+
+impl Shared {
+    /// Of an agent that has just started.
+    pub fn new(status: Status, settings: Settings) -> Self {
+        let inner = Inner { status, settings, setting_problems: Vec::new(), other_problems: Vec::new() };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// Changes the status.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.lock().status);
+    }
+
+    /// Looks at the status; its list of problems is not filled in.
+    pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.lock().status)
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Settings {
+        self.lock().settings.clone()
+    }
+
+    /// Notes the settings in force and what is wrong with them.
+    pub(crate) fn set_settings(&self, settings: &Settings, problems: &[SettingProblem]) {
+        let problem = |p: &SettingProblem| StatusProblem {
+            area: Area::Setting,
+            object: p.source.clone(),
+            message: format!("{}: {}", p.name, p.message),
+        };
+        let mut inner = self.lock();
+        inner.settings = settings.clone();
+        inner.setting_problems = problems.iter().map(problem).collect();
+    }
+
+    /// Notes what cannot be programmed and what cannot be followed.
+    pub(crate) fn set_problems(&self, kernel: &[reconcile::Problem], policy: &[model::Problem]) {
+        let kernel = kernel.iter().map(|p| StatusProblem {
+            area: Area::Kernel,
+            object: p.object.clone(),
+            message: p.error.clone(),
+        });
+        let policy = policy.iter().map(|p| StatusProblem {
+            area: Area::Policy,
+            object: p.object.clone(),
+            message: format!("{}: {}", p.field, p.message),
+        });
+        self.lock().other_problems = kernel.chain(policy).collect();
+    }
+
+    /// The whole status, with the datastore's problems.
+    pub fn status(&self, datastore: &[tortie_datastore::Problem]) -> Status {
+        let inner = self.lock();
+        let mut status = inner.status.clone();
+        let datastore = datastore.iter().map(|p| StatusProblem {
+            area: Area::Datastore,
+            object: p.file.as_ref().map_or_else(String::new, |f| f.display().to_string()),
+            message: p.to_string(),
+        });
+        let known = inner.setting_problems.iter().chain(&inner.other_problems).cloned();
+        status.problems = datastore.chain(known).collect();
+        status.problems.sort();
+        status
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The status stays readable, whatever happened to a thread that wrote it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
