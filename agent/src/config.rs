@@ -25,7 +25,8 @@ pub use self::layers::{Layer, from_environment, from_file, from_resource};
 pub struct Settings {
     /// Options of the compiler.
     pub compile: CompileConfig,
-    /// Leave members of ip sets out that another member covers; off if `NFTablesMode` is `Disabled`.
+    /// Leave members of ip sets out that another member covers: only if `NFTablesMode` is `Enabled`, since
+    /// nftables' sets refuse overlaps. Felix v3.32.0 keeps them in iptables mode.
     pub suppress_covered: bool,
     /// `IptablesBackend`
     pub iptables_backend: BackendChoice,
@@ -77,7 +78,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             compile: CompileConfig::default(),
-            suppress_covered: true,
+            suppress_covered: false,
             iptables_backend: BackendChoice::Auto,
             feature_override: String::new(),
             iptables_refresh: Duration::from_mins(3),

@@ -96,7 +96,7 @@ const PARAMS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("nftablesmode", |s, v| {
-        let choices = [("Auto", true), ("Enabled", true), ("Disabled", false)];
+        let choices = [("Auto", false), ("Enabled", true), ("Disabled", false)];
         put(&mut s.suppress_covered, one_of(v, &choices))
     }),
     ("removeexternalroutes", |s, v| put(&mut s.remove_external_routes, boolean(v))),

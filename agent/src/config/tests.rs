@@ -44,7 +44,7 @@ fn values_have_felixs_forms() {
         ("iptablesBackend", "Legacy"),
         ("defaultEndpointToHostAction", "Accept"),
         ("iptablesPostWriteCheckInterval", "500ms"),
-        ("nftablesMode", "Disabled"),
+        ("nftablesMode", "Enabled"),
     ];
     let (settings, problems) = Settings::resolve([&layer("x", &values)]);
     assert_eq!(problems, []);
@@ -53,7 +53,7 @@ fn values_have_felixs_forms() {
     assert_eq!(settings.compile.interface_prefixes, ["cali", "tap"]);
     assert_eq!(settings.compile.versions.len(), 1);
     assert_eq!(settings.iptables_post_write_check, Duration::from_millis(500));
-    assert!(!settings.suppress_covered);
+    assert!(settings.suppress_covered);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Which networks of a collection stand on their own, and which lie inside another one.
 //!
-//! nftables' interval sets refuse overlaps, and Felix leaves covered networks out of ip sets too (unless native
-//! nftables is ruled out by `NFTablesMode: Disabled`), so that both hold the same.
+//! nftables' interval sets refuse overlaps, so covered networks are left out where they are in use.
 
 use std::collections::BTreeMap;
 
