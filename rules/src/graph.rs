@@ -64,7 +64,8 @@ pub struct Graph {
     slices: BTreeMap<Key, sets::ServiceKey>,
     pools: BTreeMap<String, (IpNet, bool)>,
     pools_dirty: bool,
-    invalid: BTreeMap<Key, Problem>,
+    /// Resources that cannot be followed to the letter.
+    notes: BTreeMap<Key, Problem>,
 }
 
 impl Graph {
@@ -79,7 +80,7 @@ impl Graph {
             slices: BTreeMap::new(),
             pools: BTreeMap::new(),
             pools_dirty: true,
-            invalid: BTreeMap::new(),
+            notes: BTreeMap::new(),
             options,
         }
     }
@@ -87,7 +88,7 @@ impl Graph {
     /// Takes a new or changed resource.
     pub fn set(&mut self, resource: &Resource) {
         let key = resource.key();
-        self.invalid.remove(&key);
+        self.notes.remove(&key);
         match resource {
             Resource::NetworkPolicy(o) => self.set_network_policy(&key, &o.spec),
             Resource::GlobalNetworkPolicy(o) => self.set_global_policy(&key, &o.spec),
@@ -123,7 +124,7 @@ impl Graph {
 
     /// Takes the removal of a resource. Unknown ones are ignored.
     pub fn remove(&mut self, key: &Key) {
-        self.invalid.remove(key);
+        self.notes.remove(key);
         match key.kind {
             Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy => {
                 self.policies.remove_policy(&policy_key(key), &mut self.sets);
@@ -184,7 +185,7 @@ impl Graph {
     /// Resources that cannot be followed to the letter, sorted.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> =
-            self.policies.problems().chain(self.invalid.values().cloned()).collect();
+            self.policies.problems().chain(self.notes.values().cloned()).collect();
         problems.sort();
         problems
     }
@@ -218,8 +219,14 @@ impl Graph {
 
     fn set_global_policy(&mut self, key: &Key, spec: &policy::GlobalNetworkPolicySpec) {
         if spec.do_not_track || spec.pre_dnat {
-            // Such policies apply to host endpoints only, never to what this graph puts out.
+            // Such policies apply to host endpoints only.
             self.policies.remove_policy(&policy_key(key), &mut self.sets);
+            let field = if spec.do_not_track { "spec.doNotTrack" } else { "spec.preDNAT" };
+            self.note(
+                key,
+                field,
+                "such policy is for host endpoints, which are not enforced in this release",
+            );
             return;
         }
         let selector = convert::global_policy_selector(
@@ -265,10 +272,16 @@ impl Graph {
             // force stays in force.
             Err(error) => {
                 let message = format!("the selector cannot be confined to its namespace: {error}");
-                let problem = Problem { object: key.to_string(), field: "spec.selector".to_owned(), message };
-                self.invalid.insert(key.clone(), problem);
+                self.note(key, "spec.selector", &message);
             }
         }
+    }
+
+    /// Notes that a resource cannot be followed to the letter, until it changes or goes.
+    fn note(&mut self, key: &Key, field: &str, message: &str) {
+        let problem =
+            Problem { object: key.to_string(), field: field.to_owned(), message: message.to_owned() };
+        self.notes.insert(key.clone(), problem);
     }
 
     fn set_profile(&mut self, key: &Key, profile: &Object<policy::ProfileSpec>) {
@@ -294,6 +307,11 @@ impl Graph {
 
     fn set_host_endpoint(&mut self, key: &Key, object: &Object<tortie_api::endpoint::HostEndpointSpec>) {
         let spec = &object.spec;
+        if spec.node == self.options.node {
+            let message =
+                "policy of host endpoints is not enforced in this release; its addresses count in selectors";
+            self.note(key, "spec", message);
+        }
         let contributor = Contributor {
             nets: spec.expected_ips.iter().map(|a| (*a).into()).collect(),
             ports: endpoints::named_ports(&spec.ports),

@@ -254,3 +254,25 @@ spec:
             .any(|p| p.object == "GlobalNetworkPolicy http" && p.field == "spec.ingress[0]")
     );
 }
+
+#[test]
+fn host_endpoints_of_this_node_are_reported_as_not_enforced() {
+    let text = "
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: here}
+spec: {node: n1, interfaceName: eth0, expectedIPs: [172.18.0.2]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw}
+spec: {selector: all(), doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}
+";
+    let mut graph = graph();
+    let all = resources(text);
+    all.iter().for_each(|r| graph.set(r));
+    let fields: Vec<String> = graph.problems().into_iter().map(|p| p.field).collect();
+    assert_eq!(fields, ["spec.doNotTrack", "spec"]);
+    all.iter().for_each(|r| graph.remove(&r.key()));
+    assert_eq!(graph.problems(), []);
+}
