@@ -68,6 +68,8 @@ pub struct Settings {
     pub health_port: u16,
     /// `LogSeverityScreen`, as a tracing level.
     pub log_level: tracing::Level,
+    /// What is set and has no effect in this release, or is no setting at all, with its source.
+    pub without_effect: Vec<String>,
     /// `LogActionRateLimit`; with the burst it becomes a part of `compile`.
     log_rate: Option<String>,
     /// `LogActionRateLimitBurst`
@@ -99,6 +101,7 @@ impl Default for Settings {
             health_host: "localhost".to_owned(),
             health_port: 9099,
             log_level: tracing::Level::INFO,
+            without_effect: Vec::new(),
             log_rate: None,
             log_burst: 5,
         }
@@ -129,9 +132,13 @@ impl Settings {
         let mut problems = Vec::new();
         for layer in layers {
             for (name, value) in &layer.values {
-                if let Err(message) = params::apply(&mut settings, name, value) {
-                    let source = layer.source.clone();
-                    problems.push(SettingProblem { source, name: name.clone(), message });
+                match params::apply(&mut settings, name, value) {
+                    Ok(true) => {}
+                    Ok(false) => settings.without_effect.push(format!("{}: {name}", layer.source)),
+                    Err(message) => {
+                        let source = layer.source.clone();
+                        problems.push(SettingProblem { source, name: name.clone(), message });
+                    }
                 }
             }
         }

@@ -340,6 +340,9 @@ impl FelixLayers {
 }
 
 fn report_settings(context: &Context, settings: &Settings, problems: &[SettingProblem]) {
+    for setting in &settings.without_effect {
+        tracing::warn!(setting, "has no effect in this release");
+    }
     for problem in problems {
         tracing::warn!(source = problem.source, name = problem.name, "{}", problem.message);
     }

@@ -110,12 +110,12 @@ fn put<T>(slot: &mut T, value: Result<T, String>) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets what a name stands for. Names of Felix that have no effect yet are accepted.
-pub(super) fn apply(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
+/// Sets what a name stands for. `Ok(false)` if it stands for nothing here.
+pub(super) fn apply(settings: &mut Settings, name: &str, value: &str) -> Result<bool, String> {
     let name = name.to_ascii_lowercase();
     match PARAMS.binary_search_by(|(known, _)| (*known).cmp(&name)) {
-        Ok(at) => PARAMS[at].1(settings, value),
-        Err(_) => Ok(()),
+        Ok(at) => PARAMS[at].1(settings, value).map(|()| true),
+        Err(_) => Ok(false),
     }
 }
 

@@ -19,6 +19,7 @@ fn a_higher_layer_counts_more() {
     assert_eq!(settings.ipsets_refresh, Duration::from_secs(20));
     assert_eq!(settings.route_refresh, Duration::from_secs(45));
     assert_eq!(settings.compile.log_prefix, "env");
+    assert!(settings.without_effect.is_empty());
 }
 
 #[test]
@@ -60,4 +61,12 @@ fn values_have_felixs_forms() {
 fn a_line_of_the_file_that_is_none_is_named() {
     let error = from_file(Path::new("/etc/felix.cfg"), "[a]\nLogPrefix: x\n").unwrap_err();
     assert!(error.to_string().starts_with("/etc/felix.cfg:2:"), "{error}");
+}
+
+#[test]
+fn a_setting_without_effect_is_named() {
+    let (settings, problems) =
+        Settings::resolve([&layer("environment", &[("BPFEnabled", "true"), ("LogPrefx", "x")])]);
+    assert_eq!(problems, []);
+    assert_eq!(settings.without_effect, ["environment: BPFEnabled", "environment: LogPrefx"]);
 }
