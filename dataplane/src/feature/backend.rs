@@ -1,4 +1,6 @@
-//! Which back end a node uses: that of Kubernetes' own rules, else that with more rules, else legacy.
+//! Which back end a node uses: that of Kubernetes' own rules, else that with more rules, legacy at a tie. On a node
+//! without any rule there is nothing to go by; Felix takes legacy, we take what the node's own `iptables` is, so
+//! that its `iptables-save` shows our rules.
 
 use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
@@ -18,6 +20,9 @@ pub trait BackendProbe {
 
     /// Whether the back end's programs are there and its tables can be had. May load modules.
     fn is_usable(&mut self, backend: Backend) -> bool;
+
+    /// The back end that the programs of generic name (`iptables-save`) work on, if there are any.
+    fn node_default(&mut self) -> Option<Backend>;
 }
 
 /// A decision and how it came about.
@@ -44,14 +49,19 @@ pub fn detect_backend(wanted: BackendChoice, probe: &mut dyn BackendProbe) -> De
     }
 }
 
-/// Legacy also wins on a node without rules. There the kernel may not have it at all.
+/// A node without rules gets the back end of its own programs. The kernel may not have that at all.
 fn choose(found: Backend, reason: &Reason, probe: &mut dyn BackendProbe) -> Detection {
-    if reason.is_default() && !probe.is_usable(found) && probe.is_usable(found.other()) {
-        let backend = found.other();
-        let reason = format!("this node has no iptables rules yet and {found} does not work here");
+    if !reason.is_default() {
+        return Detection { backend: found, reason: reason.to_string(), warning: None };
+    }
+    let preferred = probe.node_default().unwrap_or(found);
+    if !probe.is_usable(preferred) && probe.is_usable(preferred.other()) {
+        let backend = preferred.other();
+        let reason = format!("this node has no iptables rules yet and {preferred} does not work here");
         return Detection { backend, warning: Some(format!("using {backend}: {reason}")), reason };
     }
-    Detection { backend: found, reason: reason.to_string(), warning: None }
+    let reason = "this node has no iptables rules yet, and its iptables is of this back end".to_owned();
+    Detection { backend: preferred, reason, warning: None }
 }
 
 #[derive(Debug, PartialEq, Eq)]

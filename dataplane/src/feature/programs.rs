@@ -102,6 +102,11 @@ impl BackendProbe for SystemProbe {
         IpVersion::BOTH.into_iter().any(|version| legacy_tables(version).is_some())
     }
 
+    fn node_default(&mut self) -> Option<Backend> {
+        let answer = output(&find_in_path("iptables-save")?, &["--version"])?;
+        Some(if answer.contains("nf_tables") { Backend::Nft } else { Backend::Legacy })
+    }
+
     fn is_usable(&mut self, backend: Backend) -> bool {
         let Some(program) = find_program(IpVersion::V4, backend, "save") else { return false };
         let answer = output(&program, &["--version"]).unwrap_or_default();

@@ -14,6 +14,8 @@ struct Node {
     nft_mangle: &'static str,
     nft_all: &'static str,
     nft_broken: bool,
+    /// What `iptables-save` is.
+    generic: Option<Backend>,
     /// Saves of legacy that were asked for.
     legacy_saves: usize,
 }
@@ -36,6 +38,10 @@ impl BackendProbe for Node {
 
     fn is_usable(&mut self, backend: Backend) -> bool {
         !(if backend == Backend::Legacy { self.legacy_broken } else { self.nft_broken })
+    }
+
+    fn node_default(&mut self) -> Option<Backend> {
+        self.generic
     }
 }
 
@@ -81,6 +87,18 @@ fn an_empty_node_without_legacy_tables_uses_nft_and_says_so() {
     assert!(detection.warning.is_some_and(|warning| warning.contains("legacy does not work")));
     let neither = Node { legacy_broken: true, nft_broken: true, ..Node::default() };
     assert_eq!(auto(neither), Backend::Legacy);
+}
+
+#[test]
+fn an_empty_node_uses_what_its_own_iptables_is() {
+    for generic in [Backend::Nft, Backend::Legacy] {
+        assert_eq!(auto(Node { generic: Some(generic), ..Node::default() }), generic);
+    }
+    let ruled =
+        Node { generic: Some(Backend::Nft), legacy_loaded: true, legacy_all: RULE, ..Node::default() };
+    assert_eq!(auto(ruled), Backend::Legacy);
+    let broken = Node { generic: Some(Backend::Nft), nft_broken: true, ..Node::default() };
+    assert_eq!(auto(broken), Backend::Legacy);
 }
 
 #[test]
