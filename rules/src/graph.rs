@@ -42,8 +42,8 @@ use self::sets::{Contributor, IpSets, ServiceBackends};
 pub struct Options {
     /// The name of this node, as `spec.nodeName` of its pods has it.
     pub node: String,
-    /// Prefix of the interface names that are derived for pods: `cali`.
-    pub interface_prefix: String,
+    /// Prefixes of workload interfaces. The first is that of the names derived for pods: `cali`.
+    pub interface_prefixes: Vec<String>,
     /// Leave members of sets out that lie inside another member's network.
     pub suppress_covered: bool,
 }
@@ -75,7 +75,7 @@ impl Graph {
             sets: IpSets::new(options.suppress_covered),
             policies: Policies::new(),
             profiles: Profiles::default(),
-            endpoints: Endpoints::new(options.node.clone()),
+            endpoints: Endpoints::new(options.node.clone(), options.interface_prefixes.clone()),
             items: BTreeMap::new(),
             slices: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -105,10 +105,13 @@ impl Graph {
                 self.set_network_set(&key, &o.metadata.labels, &o.spec.nets);
             }
             Resource::HostEndpoint(o) => self.set_host_endpoint(&key, o),
-            Resource::Pod(o) => match api_convert::pod_endpoint(o, &self.options.interface_prefix) {
-                Some(endpoint) => self.set_workload(&key, &endpoint),
-                None => self.remove_workload(&key),
-            },
+            Resource::Pod(o) => {
+                let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
+                match api_convert::pod_endpoint(o, prefix) {
+                    Some(endpoint) => self.set_workload(&key, &endpoint),
+                    None => self.remove_workload(&key),
+                }
+            }
             Resource::WorkloadEndpoint(o) => self.set_workload(&key, o),
             Resource::EndpointSlice(o) => self.set_slice(&key, o),
             Resource::IPPool(o) => {
@@ -172,20 +175,16 @@ impl Graph {
         events
     }
 
-    /// Everything as of the last flush, as a consumer that starts afresh must hear it.
-    pub fn snapshot(&self) -> Vec<Event> {
-        std::iter::once(self.pools_event())
-            .chain(self.sets.snapshot())
-            .chain(self.policies.snapshot())
-            .chain(self.profiles.snapshot())
-            .chain(self.endpoints.snapshot())
-            .collect()
+    /// Endpoints of this node, policies that select them, and sets that those use, as of the last flush.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.endpoints.count(), self.policies.count(), self.sets.len())
     }
 
     /// Resources that cannot be followed to the letter, sorted.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> =
-            self.policies.problems().chain(self.notes.values().cloned()).collect();
+        let policies = self.policies.problems().chain(self.profiles.problems());
+        let rest = self.endpoints.problems().chain(self.notes.values().cloned());
+        let mut problems: Vec<Problem> = policies.chain(rest).collect();
         problems.sort();
         problems
     }
@@ -299,8 +298,8 @@ impl Graph {
         let item = self.item(key);
         // A namespaced set is like an endpoint of its namespace.
         let namespace = key.namespace.as_deref();
-        let own = namespace.map(|n| (endpoints::NAMESPACE_LABEL, n));
-        let labels = pairs(labels).filter(|(k, _)| own.is_none_or(|(o, _)| *k != o)).chain(own);
+        let labels = endpoints::own_labels(labels);
+        let labels = pairs(&labels).chain(namespace.map(|n| (endpoints::NAMESPACE_LABEL, n)));
         let profile = namespace.map(|n| format!("kns.{n}"));
         self.sets.set_item(item, contributor, labels, profile.as_deref().into_iter());
     }
@@ -318,7 +317,8 @@ impl Graph {
         };
         let item = self.item(key);
         let profiles = spec.profiles.iter().map(String::as_str);
-        self.sets.set_item(item, contributor, pairs(&object.metadata.labels), profiles);
+        let labels = endpoints::own_labels(&object.metadata.labels);
+        self.sets.set_item(item, contributor, pairs(&labels), profiles);
     }
 
     fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {

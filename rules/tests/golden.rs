@@ -27,7 +27,7 @@ fn golden() -> PathBuf {
 fn ours(state: &Path, version: IpVersion) -> Ids {
     let mut graph = Graph::new(Options {
         node: "node-a".to_owned(),
-        interface_prefix: "cali".to_owned(),
+        interface_prefixes: vec!["cali".to_owned()],
         suppress_covered: true,
     });
     let text = std::fs::read(state.join("resources.yaml")).expect("resources");

@@ -2,11 +2,14 @@
 //!
 //! A chain is programmed when a programmed chain or one of the kernel's own refers to it, or when it is pinned.
 //! Others are kept and cost nothing.
+//!
+//! A chain that would let more through because the kernel lacks members of a set is closed until it has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::config::Marks;
 use crate::render::{InsertMode, TableChange, iptables};
-use crate::ruleset::{Action, Chain, Hook, Rule};
+use crate::ruleset::{Action, Chain, Hook, Match, Rule};
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -24,6 +27,8 @@ pub(crate) struct Chains {
     hooks_changed: bool,
     dirty: BTreeSet<String>,
     programmed: BTreeSet<String>,
+    /// Sets that the kernel does not hold as wanted.
+    broken_sets: BTreeSet<String>,
 }
 
 impl Chains {
@@ -79,17 +84,37 @@ impl Chains {
         if pinned { self.refer(name) } else { self.unrefer(name) }
     }
 
+    /// Notes which sets the kernel does not hold as wanted.
+    pub(crate) fn set_broken_sets(&mut self, broken: &BTreeSet<String>) {
+        let changed: BTreeSet<&String> = self.broken_sets.symmetric_difference(broken).collect();
+        if changed.is_empty() {
+            return;
+        }
+        let refers =
+            |rule: &Rule| rule.matches.iter().filter_map(set_match).any(|(name, _)| changed.contains(name));
+        let live = self.entries.iter().filter(|(_, e)| e.references > 0);
+        let touched = live.filter(|(_, e)| e.chain.as_ref().is_some_and(|c| c.rules.iter().any(refers)));
+        self.dirty.extend(touched.map(|(name, _)| name.clone()));
+        self.broken_sets.clone_from(broken);
+    }
+
     /// What changed since the last call, rendered.
-    pub(crate) fn changes(&mut self, mode: InsertMode, features: iptables::Features) -> Vec<TableChange> {
+    pub(crate) fn changes(
+        &mut self,
+        mode: InsertMode,
+        features: iptables::Features,
+        marks: &Marks,
+    ) -> Vec<TableChange> {
         let mut changes = Vec::new();
         for name in std::mem::take(&mut self.dirty) {
             match self.entries.get(&name).filter(|e| e.references > 0) {
                 Some(entry) => {
-                    // A chain that is referred to but not there stays closed.
-                    let closed = || Chain { name: name.clone(), rules: vec![Rule::always(Action::Drop)] };
-                    let rendered = match &entry.chain {
-                        Some(chain) => iptables::chain(chain, features),
-                        None => iptables::chain(&closed(), features),
+                    let rendered = match self.closed(&name, entry.chain.as_ref(), marks) {
+                        Some(closed) => iptables::chain(&closed, features),
+                        None => entry.chain.as_ref().map_or_else(
+                            || iptables::chain(&close(&name, "not there yet"), features),
+                            |chain| iptables::chain(chain, features),
+                        ),
                     };
                     changes.push(TableChange::Chain(rendered.into()));
                     self.programmed.insert(name);
@@ -103,6 +128,18 @@ impl Chains {
             changes.push(TableChange::Hooks(hooks, mode));
         }
         changes
+    }
+
+    /// The chain's stand-in, if a broken set would make it let more through.
+    fn closed(&self, name: &str, chain: Option<&Chain>, marks: &Marks) -> Option<Chain> {
+        let rules = || chain.into_iter().flat_map(|c| &c.rules);
+        let mut broken = rules().flat_map(|rule| {
+            let sets = rule.matches.iter().filter_map(set_match);
+            sets.filter(move |(_, negate)| opens_by_missing_members(rule, *negate, marks)).map(|(set, _)| set)
+        });
+        broken
+            .find(|set| self.broken_sets.contains(*set))
+            .map(|set| close(name, &format!("set {set} is incomplete")))
     }
 
     /// Counts a reference; with the first, the chain and what it refers to become live.
@@ -134,6 +171,31 @@ impl Chains {
     }
 }
 
+/// A chain that lets nothing through.
+fn close(name: &str, why: &str) -> Chain {
+    let rule = Rule::always(Action::Drop).comment(format!("Closed: {why}"));
+    Chain { name: name.to_owned(), rules: vec![rule] }
+}
+
+/// The set that a match looks into, and whether it asks for the opposite.
+fn set_match(m: &Match) -> Option<(&String, bool)> {
+    match m {
+        Match::Set { name, negate, .. } => Some((name, *negate)),
+        _ => None,
+    }
+}
+
+/// Whether members that a set lacks make this rule let more through: then a denial or a pass misses packets, or an
+/// exception from what is allowed does. Of a match block one cannot tell.
+fn opens_by_missing_members(rule: &Rule, negate: bool, marks: &Marks) -> bool {
+    match rule.action {
+        Some(Action::SetMark(bit)) if bit == marks.accept => negate,
+        Some(Action::SetMark(bit)) if bit == marks.drop || bit == marks.pass => !negate,
+        Some(Action::SetMark(bit)) => bit == marks.scratch0 || bit == marks.scratch1,
+        _ => false,
+    }
+}
+
 fn target(rule: &Rule) -> Option<String> {
     rule.action.as_ref().and_then(Action::target).map(str::to_owned)
 }
@@ -157,7 +219,7 @@ mod tests {
     }
 
     fn names(chains: &mut Chains) -> Vec<String> {
-        let changes = chains.changes(InsertMode::Insert, iptables::Features::default());
+        let changes = chains.changes(InsertMode::Insert, iptables::Features::default(), &Marks::default());
         let name = |c| match c {
             TableChange::Chain(c) => format!("+{}:{}", c.name, c.rules.len()),
             TableChange::NoChain(n) => format!("-{n}"),
@@ -202,5 +264,36 @@ mod tests {
         names(&mut chains);
         chains.set(chain("a", &["b"]));
         assert!(names(&mut chains).is_empty());
+    }
+
+    fn with_set(negate: bool, bit: u32) -> Rule {
+        let side = crate::ruleset::Side::Source;
+        let m = Match::Set { name: "s".to_owned(), side, key: crate::ruleset::SetKey::Address, negate };
+        Rule::when(vec![m], Action::SetMark(bit))
+    }
+
+    #[test]
+    fn a_chain_is_closed_where_missing_members_would_open_it() {
+        let marks = Marks::default();
+        let cases = [
+            (false, marks.accept, false),
+            (true, marks.accept, true),
+            (false, marks.drop, true),
+            (true, marks.drop, false),
+            (false, marks.pass, true),
+            (false, marks.scratch0, true),
+        ];
+        for (negate, bit, is_closed) in cases {
+            let mut chains = Chains::default();
+            chains.set_hooks(vec![hook("a")]);
+            let rules = vec![with_set(negate, bit), Rule::always(Action::Return)];
+            chains.set(Chain { name: "a".to_owned(), rules });
+            assert_eq!(names(&mut chains), ["+a:2", "hooks"]);
+            chains.set_broken_sets(&BTreeSet::from(["s".to_owned()]));
+            let rules = if is_closed { 1 } else { 2 };
+            assert_eq!(names(&mut chains), [format!("+a:{rules}")], "{negate} {bit:#x}");
+            chains.set_broken_sets(&BTreeSet::new());
+            assert_eq!(names(&mut chains), ["+a:2"]);
+        }
     }
 }

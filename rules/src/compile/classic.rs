@@ -155,6 +155,12 @@ impl Classic {
         self.want_static_set(statics::THIS_HOST, SetType::Address, addresses);
     }
 
+    /// Notes which sets the kernel does not hold as wanted: policies that would let more through by that are
+    /// closed.
+    pub fn set_broken_sets(&mut self, names: &BTreeSet<String>) {
+        self.filters().for_each(|chains| chains.set_broken_sets(names));
+    }
+
     /// Changes of sets since the last call, in order.
     pub fn poll_sets(&mut self) -> Vec<SetChange> {
         std::mem::take(&mut self.sets)
@@ -165,12 +171,12 @@ impl Classic {
         if std::mem::take(&mut self.dispatch_dirty) {
             self.compile_dispatch();
         }
-        let (mode, features) = (self.config.insert_mode, self.features);
+        let (mode, features, marks) = (self.config.insert_mode, self.features, self.config.marks);
         let mut updates = Vec::new();
         for ruleset in &mut self.rulesets {
             let version = ruleset.version;
             for (table, chains) in &mut ruleset.tables {
-                let changes = chains.changes(mode, features).into_iter();
+                let changes = chains.changes(mode, features, &marks).into_iter();
                 updates.extend(changes.map(|change| TableUpdate { version, table: *table, change }));
             }
         }
@@ -334,11 +340,8 @@ fn rule_chain(
     version: IpVersion,
     config: &Config,
 ) -> Chain {
-    let mut compiled: Vec<Rule> = rules
-        .iter()
-        .filter(|r| !rule::asks_for_ports(r))
-        .flat_map(|r| rule::compile(r, version, owner, config))
-        .collect();
+    let mut compiled: Vec<Rule> =
+        rules.iter().flat_map(|r| rule::compile(r, version, owner, config)).collect();
     while compiled.last().is_some_and(|r| r.action == Some(Action::Return)) {
         compiled.pop();
     }

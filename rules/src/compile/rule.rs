@@ -15,7 +15,7 @@
 //! let traffic through. We clear it before each; only rules with three and more positive blocks differ.
 
 use ipnet::IpNet;
-use tortie_api::net::{IpVersion, PortRange, Protocol};
+use tortie_api::net::{IpVersion, PortRange};
 use tortie_api::policy::Action as PolicyAction;
 
 use super::config::{Config, DenyAction, Marks};
@@ -287,11 +287,4 @@ fn log_prefix(template: &str, owner: Owner<'_>) -> String {
     out.push_str(rest);
     // The text stands between double quotes in what iptables-restore reads.
     out.replace(['"', '\\', '\n'], "_")
-}
-
-/// Whether a rule asks for ports without a protocol that has them, which no kernel takes.
-pub(crate) fn asks_for_ports(rule: &RuleSpec) -> bool {
-    let sides = [&rule.source, &rule.destination];
-    sides.iter().any(|s| !s.ports.is_empty() || !s.not_ports.is_empty())
-        && !rule.protocol.is_some_and(Protocol::has_ports)
 }

@@ -12,7 +12,7 @@ use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
 use super::label_index::ItemId;
-use super::model::{Event, LocalEndpoint};
+use super::model::{Event, LocalEndpoint, Problem};
 use super::policies::{Policies, Profiles};
 use super::sets::{Contributor, IpSets, NamedPort};
 
@@ -20,6 +20,10 @@ use super::sets::{Contributor, IpSets, NamedPort};
 pub(crate) const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
 const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
+/// The orchestrator of endpoints that name none.
+const KUBERNETES: &str = "k8s";
+/// Beginnings of labels that only profiles give: those of namespaces and service accounts.
+const INHERITED_PREFIXES: [&str; 2] = ["pcns.", "pcsa."];
 
 /// `namespace/name` of a WorkloadEndpoint.
 type EndpointId = Arc<str>;
@@ -49,20 +53,25 @@ struct Local {
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     node: String,
+    prefixes: Vec<String>,
     next_item: ItemId,
     sources: BTreeMap<EndpointId, Sources>,
     of_pod: BTreeMap<Key, EndpointId>,
     items: FxHashMap<EndpointId, ItemId>,
     local: BTreeMap<ItemId, Local>,
+    /// Endpoints of this node that no rule could be applied to, with their interfaces.
+    unconnectable: BTreeMap<ItemId, (EndpointId, String)>,
     claims: BTreeMap<Arc<str>, BTreeSet<(Claim, ItemId)>>,
     dirty_interfaces: BTreeSet<Arc<str>>,
     published: BTreeMap<Arc<str>, Arc<LocalEndpoint>>,
 }
 
 impl Endpoints {
-    pub(crate) fn new(node: String) -> Self {
+    pub(crate) fn new(node: String, prefixes: Vec<String>) -> Self {
         Self {
             node,
+            prefixes,
+            unconnectable: BTreeMap::new(),
             next_item: 0,
             sources: BTreeMap::new(),
             of_pod: BTreeMap::new(),
@@ -144,6 +153,7 @@ impl Endpoints {
             }
             if let Some(item) = self.items.remove(id) {
                 sets.remove_item(item);
+                self.unconnectable.remove(&item);
                 self.drop_local(item, sets, policies, profiles);
             }
             return;
@@ -159,7 +169,14 @@ impl Endpoints {
         let contributor =
             Contributor { nets: object.spec.ip_networks.clone(), ports: named_ports(&object.spec.ports) };
         sets.set_item(item, contributor, pairs(), parents());
-        if object.spec.node != self.node || object.spec.interface_name.is_empty() {
+        self.unconnectable.remove(&item);
+        let interface = &object.spec.interface_name;
+        let is_local = object.spec.node == self.node && !interface.is_empty();
+        let is_connectable = self.prefixes.iter().any(|p| interface.starts_with(p.as_str()));
+        if is_local && !is_connectable {
+            self.unconnectable.insert(item, (id.clone(), interface.clone()));
+        }
+        if !is_local || !is_connectable {
             self.drop_local(item, sets, policies, profiles);
             return;
         }
@@ -231,24 +248,61 @@ impl Endpoints {
         }
     }
 
-    /// All published endpoints, for a consumer that starts afresh.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
-        self.published.values().map(|e| Event::Endpoint(e.clone()))
+    /// Workload endpoints of this node in force.
+    pub(crate) fn count(&self) -> usize {
+        self.published.len()
     }
+
+    /// Endpoints of this node that are not connected, and why.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        let problem = |id: &EndpointId, message| Problem {
+            object: format!("WorkloadEndpoint {id}"),
+            field: "spec.interfaceName".to_owned(),
+            message,
+        };
+        let unconnectable = self.unconnectable.values().map(move |(id, interface)| {
+            let prefixes = self.prefixes.join(", ");
+            problem(
+                id,
+                format!("{interface:?} begins with none of {prefixes}; the endpoint is not connected"),
+            )
+        });
+        let shadowed = self.claims.iter().flat_map(move |(interface, claims)| {
+            let id = |item: &ItemId| &self.local[item].endpoint.id;
+            let winner = claims.first().map(|(_, item)| id(item));
+            let others = claims.iter().skip(1).map(move |(_, item)| id(item));
+            others.zip(winner.into_iter().cycle()).map(move |(loser, winner)| {
+                problem(loser, format!("{interface:?} is claimed by {winner} as well, which is in force"))
+            })
+        });
+        unconnectable.chain(shadowed)
+    }
+}
+
+/// An object's own labels, without those that only profiles or we may give: whoever could write them could pass
+/// for another namespace or service account.
+pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let reserved = [NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL];
+    let is_own =
+        |key: &str| !reserved.contains(&key) && !INHERITED_PREFIXES.iter().any(|p| key.starts_with(p));
+    labels.iter().filter(|(key, _)| is_own(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 /// The labels that policy sees: the object's own and what Calico adds to every workload.
 fn labels(object: &Object<WorkloadEndpointSpec>) -> BTreeMap<String, String> {
-    let mut labels = object.metadata.labels.clone();
+    let mut labels = own_labels(&object.metadata.labels);
     let spec = &object.spec;
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     labels.insert(NAMESPACE_LABEL.to_owned(), namespace);
-    let orchestrator = if spec.orchestrator.is_empty() { "k8s" } else { &spec.orchestrator };
-    labels.insert(ORCHESTRATOR_LABEL.to_owned(), orchestrator.to_owned());
+    labels.insert(ORCHESTRATOR_LABEL.to_owned(), orchestrator(spec).to_owned());
     if !spec.service_account_name.is_empty() {
         labels.insert(SERVICE_ACCOUNT_LABEL.to_owned(), spec.service_account_name.clone());
     }
     labels
+}
+
+fn orchestrator(spec: &WorkloadEndpointSpec) -> &str {
+    if spec.orchestrator.is_empty() { KUBERNETES } else { &spec.orchestrator }
 }
 
 fn local_endpoint(id: &EndpointId, object: &Object<WorkloadEndpointSpec>) -> Local {
@@ -266,7 +320,7 @@ fn local_endpoint(id: &EndpointId, object: &Object<WorkloadEndpointSpec>) -> Loc
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
             tiers: Vec::new(),
         },
-        claim: (spec.orchestrator.clone(), workload, spec.endpoint.clone()),
+        claim: (orchestrator(spec).to_owned(), workload, spec.endpoint.clone()),
     }
 }
 

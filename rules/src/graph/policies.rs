@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tortie_api::Key;
-use tortie_api::policy::{Action, DEFAULT_TIER, DefaultAction, EntityRule, ProfileSpec, Rule};
+use tortie_api::policy::{Action, DEFAULT_TIER, DefaultAction, ProfileSpec, Rule};
 use tortie_api::selector::Selector;
 
 use super::convert::{self, SetDefinition};
@@ -251,10 +251,9 @@ impl Policies {
         }
     }
 
-    /// All published policies, for a consumer that starts afresh.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
-        let active = self.published.iter().filter_map(|key| self.entries.get(key)?.active.as_ref());
-        active.map(|a| Event::Policy(a.rules.clone()))
+    /// Active policies as of the last flush.
+    pub(crate) fn count(&self) -> usize {
+        self.published.len()
     }
 
     /// What cannot be followed to the letter.
@@ -302,9 +301,17 @@ impl Policies {
         }));
         if entry.matched > 0 || entry.policy.everywhere {
             let mut definitions = Vec::new();
+            let object = key.to_string();
             let mut convert = |rules: Option<&Arc<[Rule]>>, direction| {
                 let rules = rules.map_or(&[][..], |r| r);
-                convert_rules(rules, direction, key, &mut definitions, &mut entry.problems)
+                convert_rules(
+                    rules,
+                    direction,
+                    &object,
+                    &key.namespace,
+                    &mut definitions,
+                    &mut entry.problems,
+                )
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
@@ -340,19 +347,20 @@ impl Policies {
 fn convert_rules(
     rules: &[Rule],
     direction: &str,
-    key: &PolicyKey,
+    object: &str,
+    namespace: &str,
     definitions: &mut Vec<SetDefinition>,
     problems: &mut Vec<Problem>,
 ) -> Vec<RuleSpec> {
     let mut converted = Vec::with_capacity(rules.len());
     for (at, rule) in rules.iter().enumerate() {
         let known = definitions.len();
-        match convert::rule(rule, &key.namespace, definitions) {
+        match convert::rule(rule, namespace, definitions) {
             Ok(spec) => converted.push(spec),
             Err(error) => {
                 definitions.truncate(known);
                 problems.push(Problem {
-                    object: key.to_string(),
+                    object: object.to_owned(),
                     field: format!("spec.{direction}[{at}]"),
                     message: error.to_string(),
                 });
@@ -366,21 +374,12 @@ fn convert_rules(
 /// What stands in for a rule that cannot be followed: nothing for one that allows, a denial of everything for
 /// one that denies or passes on.
 fn fail_closed(rule: &Rule) -> Option<RuleSpec> {
-    let bare = Rule {
-        action: Action::Deny,
-        ip_version: rule.ip_version,
-        protocol: None,
-        icmp: None,
-        not_protocol: None,
-        not_icmp: None,
-        source: EntityRule::default(),
-        destination: EntityRule::default(),
-        http: None,
-        metadata: None,
-    };
     match rule.action {
         Action::Allow | Action::Log => None,
-        Action::Deny | Action::Pass => convert::rule(&bare, "", &mut Vec::new()).ok(),
+        Action::Deny | Action::Pass => {
+            let bare = Rule { ip_version: rule.ip_version, ..Rule::new(Action::Deny) };
+            convert::rule(&bare, "", &mut Vec::new()).ok()
+        }
     }
 }
 
@@ -394,6 +393,7 @@ pub(crate) struct Profiles {
     held: BTreeMap<Arc<str>, Vec<SetId>>,
     dirty: BTreeSet<Arc<str>>,
     published: BTreeMap<Arc<str>, Arc<ProfileRules>>,
+    problems: BTreeMap<Arc<str>, Vec<Problem>>,
 }
 
 /// The profile that allows everything, which exists in every cluster.
@@ -444,7 +444,9 @@ impl Profiles {
             let old = self.held.remove(&name).unwrap_or_default();
             if self.users.contains_key(&name) {
                 let mut definitions = Vec::new();
-                let rules = Arc::new(self.convert(&name, &mut definitions));
+                let mut problems = Vec::new();
+                let rules = Arc::new(self.convert(&name, &mut definitions, &mut problems));
+                self.problems.insert(name.clone(), problems);
                 let ids = definitions.iter().map(|d| sets.acquire(d)).collect();
                 self.held.insert(name.clone(), ids);
                 if self.published.get(&name) != Some(&rules) {
@@ -452,42 +454,55 @@ impl Profiles {
                     added.push(Event::Profile(rules));
                 }
             } else if self.published.remove(&name).is_some() {
+                self.problems.remove(&name);
                 gone.push(Event::ProfileGone(name));
             }
             old.iter().for_each(|id| sets.release(id));
         }
     }
 
-    /// All published profiles, for a consumer that starts afresh.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
-        self.published.values().map(|p| Event::Profile(p.clone()))
+    /// What cannot be followed to the letter.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        // A service account's profile has no rules anyway: its absence changes nothing.
+        let is_missed = |name: &str| {
+            !self.sources.contains_key(name) && name != ALLOW_PROFILE && !name.starts_with("ksa.")
+        };
+        let missing = self.users.keys().filter(move |name| is_missed(name)).map(|name| Problem {
+            object: format!("Profile {name}"),
+            field: "spec".to_owned(),
+            message: match name.strip_prefix("kns.") {
+                Some(namespace) => {
+                    format!("there is no namespace {namespace:?}; its profile denies everything")
+                }
+                None => {
+                    "an endpoint lists this profile, which does not exist; it denies everything".to_owned()
+                }
+            },
+        });
+        missing.chain(self.problems.values().flatten().cloned())
     }
 
     /// A profile that is listed but unknown denies everything.
-    fn convert(&self, name: &Arc<str>, definitions: &mut Vec<SetDefinition>) -> ProfileRules {
-        let bare = |action| RuleSpec {
-            action,
-            version: None,
-            protocol: None,
-            not_protocol: None,
-            icmp: None,
-            not_icmp: None,
-            source: super::model::SideSpec::default(),
-            destination: super::model::SideSpec::default(),
-            annotations: Vec::new(),
-        };
+    fn convert(
+        &self,
+        name: &Arc<str>,
+        definitions: &mut Vec<SetDefinition>,
+        problems: &mut Vec<Problem>,
+    ) -> ProfileRules {
+        let object = format!("Profile {name}");
         let (ingress, egress) = match self.sources.get(name).and_then(|s| s.values().next()) {
             Some(spec) => {
-                let mut convert = |rules: &[Rule]| -> Vec<RuleSpec> {
-                    rules
-                        .iter()
-                        .filter_map(|r| convert::rule(r, "", definitions).ok().or_else(|| fail_closed(r)))
-                        .collect()
+                let mut convert = |rules: &[Rule], direction| {
+                    convert_rules(rules, direction, &object, "", definitions, problems)
                 };
-                (convert(&spec.ingress), convert(&spec.egress))
+                (convert(&spec.ingress, "ingress"), convert(&spec.egress, "egress"))
             }
-            None if &**name == ALLOW_PROFILE => (vec![bare(Action::Allow)], vec![bare(Action::Allow)]),
-            None => (vec![bare(Action::Deny)], vec![bare(Action::Deny)]),
+            None => {
+                let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
+                let bare: Vec<RuleSpec> =
+                    convert::rule(&Rule::new(action), "", definitions).into_iter().collect();
+                (bare.clone(), bare)
+            }
         };
         ProfileRules { name: name.clone(), ingress, egress }
     }

@@ -240,9 +240,9 @@ impl IpSets {
         }
     }
 
-    /// All published sets with their members, for a consumer that starts afresh.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Event> + '_ {
-        self.sets.iter().filter(|(_, s)| s.published).map(|(id, s)| s.as_event(id, self.suppress_covered))
+    /// Sets as of the last flush.
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len()
     }
 
     fn share_selector(&mut self, selector: &tortie_api::selector::Selector, set: &SetId) -> SelectorId {

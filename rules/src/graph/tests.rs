@@ -80,8 +80,11 @@ impl Dataplane {
 }
 
 fn graph() -> Graph {
-    let options =
-        Options { node: "n1".to_owned(), interface_prefix: "cali".to_owned(), suppress_covered: true };
+    let options = Options {
+        node: "n1".to_owned(),
+        interface_prefixes: vec!["cali".to_owned()],
+        suppress_covered: true,
+    };
     Graph::new(options)
 }
 
@@ -160,17 +163,6 @@ fn nothing_new_means_no_event() {
     graph.flush();
     all.iter().for_each(|r| graph.set(r));
     assert_eq!(graph.flush(), []);
-}
-
-#[test]
-fn a_snapshot_is_what_was_flushed() {
-    let all = resources(CLUSTER);
-    let mut graph = graph();
-    all.iter().for_each(|r| graph.set(r));
-    graph.flush();
-    let mut again = Dataplane::default();
-    graph.snapshot().into_iter().for_each(|event| again.take(event));
-    assert_eq!(again, from_scratch(&all));
 }
 
 #[test]
@@ -275,4 +267,95 @@ spec: {selector: all(), doNotTrack: true, applyOnForward: true, ingress: [{actio
     assert_eq!(fields, ["spec.doNotTrack", "spec"]);
     all.iter().for_each(|r| graph.remove(&r.key()));
     assert_eq!(graph.problems(), []);
+}
+
+fn members_of(events: &[Event], address: &str) -> usize {
+    let address: IpNet = address.parse().unwrap();
+    let holds =
+        |e: &&Event| matches!(e, Event::SetAdded { members, .. } if members.contains(&Member::Net(address)));
+    events.iter().filter(holds).count()
+}
+
+#[test]
+fn labels_that_only_profiles_give_cannot_be_written_by_hand() {
+    let forged = "
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata:
+  name: evil
+  namespace: evil
+  labels: {pcns.kubernetes.io/metadata.name: other, projectcalico.org/orchestrator: k8s}
+spec: {nets: [10.99.0.0/16]}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: evil, namespace: evil, labels: {pcns.kubernetes.io/metadata.name: other, projectcalico.org/serviceaccount: x}}
+spec: {node: n2, pod: evil, endpoint: eth0, interfaceName: cali9, ipNetworks: [10.98.0.1/32]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-other, namespace: shop}
+spec:
+  podSelector: {}
+  ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: other}}}]}]
+";
+    let mut graph = graph();
+    let named = CLUSTER.replace(
+        "metadata: {name: other}",
+        "metadata: {name: other, labels: {kubernetes.io/metadata.name: other}}",
+    );
+    resources(&named).iter().chain(&resources(forged)).for_each(|r| graph.set(r));
+    let events = graph.flush();
+    assert_eq!((members_of(&events, "10.99.0.0/16"), members_of(&events, "10.98.0.1/32")), (0, 0));
+    assert!(members_of(&events, "10.65.1.4/32") > 0, "a pod of that namespace is a member");
+}
+
+const RIVALS: &str = "
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: a, namespace: shop}
+spec: {node: n1, orchestrator: k8s, pod: a, endpoint: eth0, interfaceName: cali77, ipNetworks: [10.9.0.1/32]}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: b, namespace: shop}
+spec: {node: n1, pod: b, endpoint: eth0, interfaceName: cali77, ipNetworks: [10.9.0.2/32]}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: c, namespace: shop}
+spec: {node: n1, pod: c, endpoint: eth0, interfaceName: tap0, ipNetworks: [10.9.0.3/32]}
+";
+
+#[test]
+fn an_endpoint_that_names_no_orchestrator_wins_nothing_by_it() {
+    let mut graph = graph();
+    resources(RIVALS).iter().for_each(|r| graph.set(r));
+    let endpoints: Vec<String> = graph
+        .flush()
+        .iter()
+        .filter_map(|e| match e {
+            Event::Endpoint(e) => Some(e.id.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(endpoints, ["shop/a"], "and none is put out whose interface no rule looks at");
+    let problems: Vec<String> =
+        graph.problems().into_iter().map(|p| format!("{}: {}", p.object, p.message)).collect();
+    assert_eq!(
+        problems,
+        [
+            "WorkloadEndpoint shop/b: \"cali77\" is claimed by shop/a as well, which is in force",
+            "WorkloadEndpoint shop/c: \"tap0\" begins with none of cali; the endpoint is not connected",
+        ]
+    );
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_named() {
+    let mut graph = graph();
+    resources(CLUSTER).iter().filter(|r| r.kind() != Kind::Namespace).for_each(|r| graph.set(r));
+    graph.flush();
+    let problem = graph.problems().into_iter().find(|p| p.object == "Profile kns.shop");
+    assert!(problem.is_some_and(|p| p.message.contains("denies everything")));
 }
