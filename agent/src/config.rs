@@ -25,9 +25,6 @@ pub use self::layers::{Layer, from_environment, from_file, from_resource};
 pub struct Settings {
     /// Options of the compiler.
     pub compile: CompileConfig,
-    /// Leave members of ip sets out that another member covers: only if `NFTablesMode` is `Enabled`, since
-    /// nftables' sets refuse overlaps. Felix v3.32.0 keeps them in iptables mode.
-    pub suppress_covered: bool,
     /// `IptablesBackend`
     pub iptables_backend: BackendChoice,
     /// `FeatureDetectOverride`
@@ -42,8 +39,6 @@ pub struct Settings {
     pub ipsets_refresh: Duration,
     /// `RouteRefreshInterval`; zero turns it off.
     pub route_refresh: Duration,
-    /// `InterfaceRefreshInterval`; zero turns it off.
-    pub interface_refresh: Duration,
     /// `RouteSyncDisabled`
     pub route_sync_disabled: bool,
     /// `DeviceRouteProtocol`. Ours is 80, so that our routes can be told from others'; Felix's is 3 (boot).
@@ -68,8 +63,6 @@ pub struct Settings {
     pub health_port: u16,
     /// `LogSeverityScreen`, as a tracing level.
     pub log_level: tracing::Level,
-    /// What is set and has no effect in this release, or is no setting at all, with its source.
-    pub without_effect: Vec<String>,
     /// `LogActionRateLimit`; with the burst it becomes a part of `compile`.
     log_rate: Option<String>,
     /// `LogActionRateLimitBurst`
@@ -80,7 +73,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             compile: CompileConfig::default(),
-            suppress_covered: false,
             iptables_backend: BackendChoice::Auto,
             feature_override: String::new(),
             iptables_refresh: Duration::from_mins(3),
@@ -88,7 +80,6 @@ impl Default for Settings {
             iptables_lock_probe: Duration::from_millis(50),
             ipsets_refresh: Duration::from_secs(90),
             route_refresh: Duration::from_secs(90),
-            interface_refresh: Duration::from_secs(90),
             route_sync_disabled: false,
             route_protocol: 80,
             route_metric_v4: 1024,
@@ -101,7 +92,6 @@ impl Default for Settings {
             health_host: "localhost".to_owned(),
             health_port: 9099,
             log_level: tracing::Level::INFO,
-            without_effect: Vec::new(),
             log_rate: None,
             log_burst: 5,
         }
@@ -126,20 +116,19 @@ impl fmt::Display for SettingProblem {
 }
 
 impl Settings {
-    /// Lays layers over the defaults, the lowest first.
+    /// Lays layers over the defaults, the lowest first. Problems are values that are not understood, and names
+    /// that have no effect in this release.
     pub fn resolve<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> (Self, Vec<SettingProblem>) {
         let mut settings = Self::default();
         let mut problems = Vec::new();
         for layer in layers {
             for (name, value) in &layer.values {
-                match params::apply(&mut settings, name, value) {
-                    Ok(true) => {}
-                    Ok(false) => settings.without_effect.push(format!("{}: {name}", layer.source)),
-                    Err(message) => {
-                        let source = layer.source.clone();
-                        problems.push(SettingProblem { source, name: name.clone(), message });
-                    }
-                }
+                let message = match params::apply(&mut settings, name, value) {
+                    Ok(true) => continue,
+                    Ok(false) => "has no effect in this release".to_owned(),
+                    Err(message) => message,
+                };
+                problems.push(SettingProblem { source: layer.source.clone(), name: name.clone(), message });
             }
         }
         let burst = settings.log_burst;

@@ -15,7 +15,7 @@ mod feed;
 mod kernel;
 mod waiting;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,8 @@ use tortie_rules::graph::{Graph, Options as GraphOptions};
 
 use self::feed::Feed;
 use self::kernel::Kernel;
-pub use self::waiting::Answer;
 use self::waiting::Waiting;
+pub use self::waiting::{Answer, Ticket, ticket};
 use crate::config::{Layer, SettingProblem, Settings, from_resource};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::shared::Shared;
@@ -41,8 +41,8 @@ pub enum Input {
     Mirror(u64, MirrorEvent),
     /// Somebody waits until what is in the datastore now is in the kernel.
     Wait(Answer),
-    /// Everything that was in the datastore when this waiting began has been told.
-    Fence(u64, u64),
+    /// Everything that was in the datastore when these began to wait has been told.
+    Fence(u64, Vec<u64>),
     /// End, and leave everything in force.
     Stop,
 }
@@ -77,11 +77,30 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// How long to wait before an engine that could not be started over is tried again.
+const START_OVER: Duration = Duration::from_secs(2);
+
 /// Runs until told to stop.
+///
+/// # Errors
+/// When the first engine cannot be started, or the kernel refuses to wait. Later ones are tried until they can: what
+/// the one before left stays in force meanwhile.
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let mut waiting = Waiting::default();
     for generation in 1.. {
-        let mut engine = Engine::start(context, generation, std::mem::take(&mut waiting))?;
+        let mut engine = match Engine::start(context, generation) {
+            Ok(engine) => engine,
+            Err(error) if generation == 1 => return Err(error),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "cannot start over; trying again");
+                context.shared.set_start_problem(&format!("{error:#}"));
+                if wait_for_stop(context, START_OVER, &mut waiting)? {
+                    break;
+                }
+                continue;
+            }
+        };
+        engine.wait_on(std::mem::take(&mut waiting));
         match engine.run()? {
             End::Stop => break,
             End::Restart => {
@@ -91,6 +110,42 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes inputs while there is no engine. `true` when told to stop.
+fn wait_for_stop(context: &Context, time: Duration, waiting: &mut Waiting) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        sleep_until(&mut [context.inbox.as_fd()], Some(deadline))?;
+        for input in context.inbox.take() {
+            match input {
+                Input::Stop => return Ok(true),
+                Input::Wait(answer) => {
+                    waiting.add(answer);
+                }
+                // Of an engine that is no more.
+                Input::Mirror(..) | Input::Fence(..) => {}
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Sleeps until one of the descriptors is readable or the time has come.
+fn sleep_until(fds: &mut [BorrowedFd<'_>], until: Option<Instant>) -> anyhow::Result<()> {
+    let timeout = match until {
+        None => PollTimeout::NONE,
+        // Rounded up, or the thread would spin through the last millisecond.
+        Some(at) => {
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        }
+    };
+    let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 struct Engine<'a> {
@@ -104,45 +159,69 @@ struct Engine<'a> {
     kernel: Kernel,
     waiting: Waiting,
     in_sync: bool,
+    published: Published,
+}
+
+/// What others were told last; they are told again when it differs.
+#[derive(Debug, Default, PartialEq)]
+struct Published {
+    is_applied: bool,
+    counts: (usize, usize, usize),
+    pending: Vec<String>,
+    kernel: Vec<tortie_dataplane::reconcile::Problem>,
+    /// Of the graph, which stands for its problems.
+    revision: Option<u64>,
 }
 
 impl<'a> Engine<'a> {
-    fn start(context: &'a Context, generation: u64, waiting: Waiting) -> anyhow::Result<Self> {
+    fn start(context: &'a Context, generation: u64) -> anyhow::Result<Self> {
         let felix = FelixLayers::read(context)?;
-        let (settings, problems) = felix.resolve(&context.local_layers);
-        report_settings(context, &settings, &problems);
+        let (settings, mut problems) = felix.resolve(&context.local_layers);
         let kernel = Kernel::open(&settings)?;
+        problems.extend(kernel.left_out.iter().cloned());
+        report_settings(context, &settings, &problems);
         let graph = Graph::new(GraphOptions {
             node: context.node.clone(),
-            interface_prefix: settings.compile.interface_prefixes.first().cloned().unwrap_or_default(),
-            suppress_covered: settings.suppress_covered,
+            interface_prefixes: settings.compile.interface_prefixes.clone(),
+            suppress_covered: false,
         });
-        let feed = Feed::new(&settings, kernel.features());
+        let mut feed = Feed::new(&settings, kernel.versions(), kernel.features());
+        feed.set_links(&kernel.all_links());
         let mailbox = context.mailbox.clone();
         let mirror = Mirror::start(context.store.clone(), &Kind::ALL, move |event| {
             mailbox.send(Input::Mirror(generation, event))
         })?;
-        let mirror = Arc::new(mirror);
-        context.shared.update(|s| kernel.backend().clone_into(&mut s.iptables_backend));
-        let mut engine = Self {
+        context.shared.update(|s| {
+            kernel.backend().clone_into(&mut s.iptables_backend);
+            (s.in_sync, s.applied) = (false, false);
+        });
+        Ok(Self {
             context,
             generation,
-            mirror,
+            mirror: Arc::new(mirror),
             felix,
             settings,
             graph,
             feed,
             kernel,
-            waiting,
+            waiting: Waiting::default(),
             in_sync: false,
-        };
-        engine.feed.set_links(&engine.kernel.all_links());
-        engine.fence_all();
-        Ok(engine)
+            published: Published::default(),
+        })
+    }
+
+    /// Takes over those who wait.
+    fn wait_on(&mut self, mut waiting: Waiting) {
+        let numbers = waiting.start_over();
+        self.waiting = waiting;
+        if !numbers.is_empty() {
+            self.fence(numbers);
+        }
     }
 
     fn run(&mut self) -> anyhow::Result<End> {
         loop {
+            self.context.shared.set_busy(true);
             if let Some(end) = self.take_inputs() {
                 return Ok(end);
             }
@@ -151,7 +230,10 @@ impl<'a> Engine<'a> {
             if self.in_sync {
                 self.apply(now);
             }
-            self.sleep(self.kernel.next_deadline(now))?;
+            self.context.shared.set_busy(false);
+            // Before the datastore is in sync nothing is due.
+            let deadline = if self.in_sync { self.kernel.next_deadline(now) } else { None };
+            sleep_until(&mut [self.context.inbox.as_fd(), self.kernel.links_fd()], deadline)?;
         }
     }
 
@@ -162,10 +244,10 @@ impl<'a> Engine<'a> {
                 Input::Mirror(generation, event) if generation == self.generation => self.take_event(event),
                 Input::Wait(answer) => {
                     let number = self.waiting.add(answer);
-                    self.fence(number);
+                    self.fence(vec![number]);
                 }
-                Input::Fence(generation, number) if generation == self.generation => {
-                    self.waiting.fenced(number);
+                Input::Fence(generation, numbers) if generation == self.generation => {
+                    self.waiting.fenced(&numbers);
                 }
                 // Of an engine that is no more.
                 Input::Mirror(..) | Input::Fence(..) => {}
@@ -210,78 +292,65 @@ impl<'a> Engine<'a> {
 
     /// Brings the kernel in line with what is known, and tells who waits for it.
     fn apply(&mut self, now: Instant) {
-        let events = self.graph.flush();
-        for event in &events {
+        for event in &self.graph.flush() {
             self.feed.handle(event);
         }
-        self.feed.deliver(&mut self.kernel);
-        let report = self.kernel.pass(now);
-        let is_applied = self.kernel.problems().is_empty();
-        let changed = !events.is_empty() || report.changed > 0 || !report.problems.is_empty();
-        if changed || self.context.shared.read(|s| s.applied) != is_applied {
-            self.publish(is_applied, &report, now.elapsed());
-        }
+        self.feed.deliver_sets(&mut self.kernel);
+        let (provided, incomplete) = self.kernel.provide(now);
+        self.feed.deliver_rest(&incomplete, &mut self.kernel);
+        let mut report = self.kernel.enforce(now);
+        report.done.merge(provided);
+        let is_applied = self.publish(&report, now.elapsed());
         if is_applied {
             self.waiting.answer_fenced();
         }
     }
 
-    fn publish(&self, is_applied: bool, report: &kernel::PassReport, took: Duration) {
+    /// Tells others what changed for them. Returns whether the kernel holds everything.
+    fn publish(&mut self, report: &kernel::PassReport, took: Duration) -> bool {
         let kernel = self.kernel.problems();
-        let policy = self.graph.problems();
-        let counts = self.feed.counts();
-        let pending = self.kernel.pending_interfaces();
-        self.context.shared.update(|s| {
-            s.applied = is_applied;
-            (s.endpoints, s.policies, s.ip_sets) = counts;
-            s.pending_interfaces = pending;
-            if report.changed > 0 {
+        let published = Published {
+            is_applied: kernel.is_empty(),
+            counts: self.graph.counts(),
+            pending: self.kernel.pending_interfaces(),
+            kernel,
+            revision: Some(self.graph.revision()),
+        };
+        let changed = report.done.changed;
+        if published != self.published {
+            let policy = self.graph.problems();
+            self.context.shared.set_problems(&published.kernel, &policy);
+            self.context.shared.update(|s| {
+                s.applied = published.is_applied;
+                (s.endpoints, s.policies, s.ip_sets) = published.counts;
+                s.pending_interfaces.clone_from(&published.pending);
+            });
+            self.published = published;
+        }
+        if changed > 0 {
+            self.context.shared.update(|s| {
                 s.applies += 1;
                 s.last_apply = report.as_status(took);
-            }
-        });
-        self.context.shared.set_problems(&kernel, &policy);
-        tracing::debug!(changed = report.changed, calls = report.calls, micros = took.as_micros(), "applied");
-    }
-
-    /// Asks for a fence for everybody who waits, after a new engine took over.
-    fn fence_all(&self) {
-        for number in self.waiting.numbers() {
-            self.fence(number);
+            });
+            tracing::debug!(changed, calls = report.done.calls, micros = took.as_micros(), "applied");
         }
+        self.published.is_applied
     }
 
     /// Puts a message into the inbox once the mirror has told everything that is in the datastore now. The
     /// mirror may have to wait for a disk or a network, so that happens on a thread of its own.
-    fn fence(&self, number: u64) {
+    fn fence(&self, numbers: Vec<u64>) {
         let (mirror, mailbox, generation) =
             (self.mirror.clone(), self.context.mailbox.clone(), self.generation);
         let spawned =
             std::thread::Builder::new().name("fence".to_owned()).spawn(move || match mirror.sync() {
                 Ok(()) => {
-                    mailbox.send(Input::Fence(generation, number));
+                    mailbox.send(Input::Fence(generation, numbers));
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell what is in the datastore"),
             });
         if let Err(error) = spawned {
             tracing::warn!(%error, "cannot start a thread");
-        }
-    }
-
-    fn sleep(&self, until: Option<Instant>) -> anyhow::Result<()> {
-        let timeout = match until {
-            None => PollTimeout::NONE,
-            // Rounded up, or the thread would spin through the last millisecond.
-            Some(at) => {
-                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        let fds = [self.context.inbox.as_fd(), self.kernel.links_fd()];
-        let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 }
@@ -340,9 +409,7 @@ impl FelixLayers {
 }
 
 fn report_settings(context: &Context, settings: &Settings, problems: &[SettingProblem]) {
-    for setting in &settings.without_effect {
-        tracing::warn!(setting, "has no effect in this release");
-    }
+    crate::logging::set_level(settings.log_level);
     for problem in problems {
         tracing::warn!(source = problem.source, name = problem.name, "{}", problem.message);
     }

@@ -1,6 +1,7 @@
 //! What the engine knows of itself, for those who ask from other threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tortie_api::control::{Area, Status, StatusProblem};
 use tortie_dataplane::reconcile;
@@ -20,12 +21,20 @@ struct Inner {
     settings: Settings,
     setting_problems: Vec<StatusProblem>,
     other_problems: Vec<StatusProblem>,
+    /// Since when the engine has not asked for inputs; `None` while it waits for them.
+    busy_since: Option<Instant>,
 }
 
 impl Shared {
     /// Of an agent that has just started.
     pub fn new(status: Status, settings: Settings) -> Self {
-        let inner = Inner { status, settings, setting_problems: Vec::new(), other_problems: Vec::new() };
+        let inner = Inner {
+            status,
+            settings,
+            setting_problems: Vec::new(),
+            other_problems: Vec::new(),
+            busy_since: None,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -37,6 +46,27 @@ impl Shared {
     /// Looks at the status; its list of problems is not filled in.
     pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
         look(&self.lock().status)
+    }
+
+    /// Notes that the engine works, or that it waits for inputs.
+    pub(crate) fn set_busy(&self, is_busy: bool) {
+        self.lock().busy_since = is_busy.then(Instant::now);
+    }
+
+    /// Since when the engine has been at work without asking for inputs.
+    pub fn busy_since(&self) -> Option<Instant> {
+        self.lock().busy_since
+    }
+
+    /// Notes why an engine could not be started.
+    pub(crate) fn set_start_problem(&self, why: &str) {
+        let problem = StatusProblem {
+            area: Area::Kernel,
+            object: "this node".to_owned(),
+            message: format!("the new settings cannot be brought in force yet: {why}"),
+        };
+        let mut inner = self.lock();
+        (inner.status.applied, inner.other_problems) = (false, vec![problem]);
     }
 
     /// The settings in force.

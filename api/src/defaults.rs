@@ -12,9 +12,12 @@
 use ipnet::IpNet;
 
 use crate::ippool::{IPPoolSpec, PoolUse};
-use crate::kube;
+use crate::kube::pod::annotation;
+use crate::kube::{self, PodSpec};
+use crate::labels::KUBE_NAMESPACE_NAME_LABEL;
+use crate::meta::Metadata;
 use crate::policy::{DEFAULT_TIER, PolicyType, Rule};
-use crate::resource::Resource;
+use crate::resource::{Object, Resource};
 use crate::selector::Selector;
 
 /// Prefix length of the blocks of an IPv4 pool that names none.
@@ -22,6 +25,9 @@ pub const BLOCK_SIZE_V4: u8 = 26;
 
 /// Prefix length of the blocks of an IPv6 pool that names none.
 pub const BLOCK_SIZE_V6: u8 = 122;
+
+/// The service account of a pod that names none.
+pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 /// Fills in what the object leaves open. Doing it twice changes nothing more.
 pub fn apply(resource: &mut Resource) {
@@ -36,7 +42,26 @@ pub fn apply(resource: &mut Resource) {
         }
         Resource::KubeNetworkPolicy(policy) => kube_policy_types(&mut policy.spec),
         Resource::IPPool(pool) => pool_defaults(&mut pool.spec),
+        Resource::Namespace(namespace) => namespace_name_label(&mut namespace.metadata),
+        Resource::Pod(pod) => pod_service_account(pod),
         _ => {}
+    }
+}
+
+/// The label with the namespace's own name, by which policies select it. What a manifest says there is
+/// overridden, as in an API server: no namespace can pass for another.
+fn namespace_name_label(metadata: &mut Metadata) {
+    if !metadata.name.is_empty() {
+        metadata.labels.insert(KUBE_NAMESPACE_NAME_LABEL.to_owned(), metadata.name.clone());
+    }
+}
+
+/// What the ServiceAccount admission of an API server does. Mirrors of pods that a kubelet runs from its own
+/// files are let through as they are: they run as no service account.
+fn pod_service_account(pod: &mut Object<PodSpec>) {
+    let is_mirror = pod.metadata.annotations.contains_key(annotation::MIRROR);
+    if pod.spec.service_account_name.is_empty() && !is_mirror {
+        DEFAULT_SERVICE_ACCOUNT.clone_into(&mut pod.spec.service_account_name);
     }
 }
 
@@ -85,6 +110,81 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    fn namespace_labels(metadata: &Value) -> Value {
+        let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        serde_json::to_value(&Resource::from_value(&value).unwrap().metadata().labels).unwrap()
+    }
+
+    #[test]
+    fn a_namespace_has_its_name_as_a_label() {
+        assert_eq!(
+            namespace_labels(&json!({"name": "shop", "labels": {"env": "prod"}})),
+            json!({"env": "prod", "kubernetes.io/metadata.name": "shop"})
+        );
+        assert_eq!(
+            namespace_labels(&json!({"name": "shop"})),
+            json!({"kubernetes.io/metadata.name": "shop"})
+        );
+    }
+
+    #[test]
+    fn a_namespace_cannot_pass_for_another_by_its_name_label() {
+        for wrong in ["kube-system", "", "no label value!"] {
+            let metadata = json!({"name": "shop", "labels": {"kubernetes.io/metadata.name": wrong}});
+            assert_eq!(
+                namespace_labels(&metadata),
+                json!({"kubernetes.io/metadata.name": "shop"}),
+                "{wrong:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn defaults_may_be_filled_in_twice() {
+        for (api_version, kind) in
+            [("v1", "Namespace"), ("v1", "Pod"), ("projectcalico.org/v3", "NetworkPolicy")]
+        {
+            let value = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
+            let once = Resource::from_value(&value).unwrap();
+            let mut twice = once.clone();
+            apply(&mut twice);
+            assert_eq!(twice, once);
+        }
+    }
+
+    fn service_account_of(metadata: &Value, spec: &Value) -> String {
+        let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+        match Resource::from_value(&value).unwrap() {
+            Resource::Pod(pod) => pod.spec.service_account_name,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pod_that_names_no_service_account_runs_as_the_default_one() {
+        let metadata = json!({"name": "p"});
+        for spec in
+            [json!({}), json!({"serviceAccountName": ""}), json!({"serviceAccountName": null}), json!(null)]
+        {
+            assert_eq!(service_account_of(&metadata, &spec), "default", "{spec}");
+        }
+        assert_eq!(service_account_of(&metadata, &json!({"serviceAccountName": "robot"})), "robot");
+    }
+
+    #[test]
+    fn the_former_field_of_the_service_account_is_taken_if_the_present_one_is_empty() {
+        let metadata = json!({"name": "p"});
+        assert_eq!(service_account_of(&metadata, &json!({"serviceAccount": "robot"})), "robot");
+        let both = json!({"serviceAccount": "old", "serviceAccountName": "robot"});
+        assert_eq!(service_account_of(&metadata, &both), "robot");
+    }
+
+    #[test]
+    fn a_mirror_pod_runs_as_no_service_account() {
+        let metadata = json!({"name": "p", "annotations": {"kubernetes.io/config.mirror": "5ab1"}});
+        assert_eq!(service_account_of(&metadata, &json!({})), "");
+    }
 
     fn types_of(spec: &Value) -> Vec<PolicyType> {
         let value = json!({

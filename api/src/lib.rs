@@ -10,6 +10,7 @@ pub mod id;
 pub mod ippool;
 pub mod kind;
 pub mod kube;
+pub mod labels;
 pub mod manifest;
 pub mod meta;
 pub mod net;

@@ -207,7 +207,7 @@ pub struct ServiceMatch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccountMatch {
-    /// Any of these names.
+    /// Any of these names; each is a DNS subdomain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
     /// Labels of the service account.
@@ -311,11 +311,22 @@ pub enum DefaultAction {
     Pass,
 }
 
+/// The order of a tier that gives none, and of the tier [`DEFAULT_TIER`].
+pub const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
+/// Tiers that exist whether or not somebody wrote them down (Calico creates them at start): name, order and
+/// default action. None of the three can be changed.
+pub const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 3] = [
+    ("kube-admin", 1000.0, DefaultAction::Pass),
+    (DEFAULT_TIER, DEFAULT_TIER_ORDER, DefaultAction::Deny),
+    ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
+];
+
 /// Specification of a `Tier`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TierSpec {
-    /// Position among the tiers, ascending; absent means 1,000,000.
+    /// Position among the tiers, ascending; absent means [`DEFAULT_TIER_ORDER`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<f64>,
     /// What happens at the end of the tier; `Deny` if absent.

@@ -46,6 +46,7 @@ pub use expr::Expr;
 pub use restriction::Restriction;
 
 use crate::id::unique_id;
+use crate::labels::NAMESPACE_LABEL_PREFIX;
 
 /// The longest label that a selector may name, in characters.
 pub const MAX_LABEL: usize = 512;
@@ -54,9 +55,6 @@ pub const MAX_LABEL: usize = 512;
 ///
 /// More than any text within the API's limit of 1024 characters can nest, few enough to walk by recursion.
 pub const MAX_NESTING: usize = 600;
-
-/// Prefix of the labels that endpoints inherit from their namespace.
-const NAMESPACE_LABEL_PREFIX: &str = "pcns.";
 
 /// Something that has labels: an endpoint with what it inherits, a network set, a namespace.
 pub trait Labels {

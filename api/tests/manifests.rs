@@ -364,3 +364,14 @@ fn an_error_of_an_object_without_lines_has_the_path() {
     .unwrap_err();
     assert_eq!(error.field, "spec.nets[1]");
 }
+
+#[test]
+fn what_defaults_change_stays_as_written_in_the_value() {
+    let text = format!("{}  labels: {{kubernetes.io/metadata.name: other}}\n", namespace("shop"));
+    let found = manifests(&format!("{text}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\n"));
+    assert_eq!(found[0].value["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "other"}));
+    assert_eq!(found[0].resource.metadata().labels["kubernetes.io/metadata.name"], "shop");
+    assert_eq!(found[1].value.get("spec"), None);
+    let Resource::Pod(pod) = &found[1].resource else { panic!("{:?}", found[1]) };
+    assert_eq!(pod.spec.service_account_name, "default");
+}

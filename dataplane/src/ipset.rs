@@ -143,6 +143,12 @@ impl IpSets {
         self.observed && self.sets.get(name).is_some_and(Set::is_programmed)
     }
 
+    /// Wanted sets that the kernel does not hold as wanted, as far as is known.
+    pub fn incomplete(&self) -> BTreeSet<String> {
+        let is_incomplete = |name: &&String| self.sets.get(*name).is_some_and(|set| !set.is_programmed());
+        self.dirty.iter().filter(is_incomplete).cloned().collect()
+    }
+
     /// Puts a set into the right worklist, or forgets it.
     fn settle(&mut self, name: &str) {
         let Some(set) = self.sets.get(name) else { return };

@@ -1,7 +1,8 @@
-//! Drivers that bring the wanted state into the kernel: iptables, ip sets, routes, links, sysctls.
+//! Drivers that bring the wanted state into the kernel: iptables, ip sets, routes, links, sysctls, conntrack.
 //!
 //! Each is observe / plan / apply (see [`reconcile`]); none of them decides policy.
 
+pub mod conntrack;
 pub mod feature;
 pub mod ipset;
 pub mod iptables;

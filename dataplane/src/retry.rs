@@ -70,7 +70,7 @@ impl ResyncTimer {
         self.last_read = Some(now);
         self.slowest_read = decayed(self.slowest_read).max(took);
         let Some(written) = self.last_write else { return };
-        while self.check <= LAST_CHECK && written + self.check <= now {
+        while self.check <= LAST_CHECK && written.checked_add(self.check).is_some_and(|at| at <= now) {
             self.check *= 2;
         }
         if self.check > LAST_CHECK {
@@ -83,15 +83,16 @@ impl ResyncTimer {
         self.slowest_write = decayed(self.slowest_write).max(took);
         self.last_write = Some(now);
         // Reading must not take up the greater part of the time.
-        let least = (self.slowest_read + self.slowest_write) * 2;
+        let least = self.slowest_read.saturating_add(self.slowest_write).saturating_mul(2);
         self.check = self.first_check.max(least);
     }
 
     /// When to read next; `None` when only a failure or a change would be a reason. At once when never read.
+    /// A time too far away for the clock never comes.
     pub fn next_resync(&self, now: Instant) -> Option<Instant> {
         let Some(read) = self.last_read else { return Some(now) };
-        let refresh = (!self.refresh.is_zero()).then(|| read + self.refresh);
-        let check = self.last_write.map(|written| written + self.check);
+        let refresh = if self.refresh.is_zero() { None } else { read.checked_add(self.refresh) };
+        let check = self.last_write.and_then(|written| written.checked_add(self.check));
         match (refresh, check) {
             (Some(refresh), Some(check)) => Some(refresh.min(check)),
             (refresh, check) => refresh.or(check),
@@ -182,5 +183,39 @@ mod tests {
         let later = start + 41 * SECOND;
         timer.wrote(later, Duration::ZERO);
         assert_eq!(readings(&mut timer, later, 2), [5, 10]);
+    }
+
+    /// Seconds as a configuration may have them; no clock counts that far.
+    const BEYOND_THE_CLOCK: Duration = Duration::from_secs(10_000_000_000_000_000_000);
+
+    #[test]
+    fn an_interval_beyond_the_clock_never_ends() {
+        let start = Instant::now();
+        let mut timer = ResyncTimer::new(BEYOND_THE_CLOCK, BEYOND_THE_CLOCK);
+        assert!(timer.is_due(start));
+        timer.read(start, Duration::ZERO);
+        assert_eq!(timer.next_resync(start), None);
+        timer.wrote(start, Duration::ZERO);
+        assert_eq!(timer.next_resync(start), None);
+        timer.read(start + SECOND, Duration::ZERO);
+        assert!(!timer.is_due(start + SECOND));
+    }
+
+    #[test]
+    fn a_refresh_beyond_the_clock_leaves_the_checks_after_a_write() {
+        let start = Instant::now();
+        let mut timer = ResyncTimer::new(BEYOND_THE_CLOCK, 5 * SECOND);
+        timer.read(start, Duration::ZERO);
+        timer.wrote(start, Duration::ZERO);
+        assert_eq!(readings(&mut timer, start, 3), [5, 10, 20]);
+    }
+
+    #[test]
+    fn an_endless_write_is_no_reason_to_check() {
+        let start = Instant::now();
+        let mut timer = ResyncTimer::new(180 * SECOND, 5 * SECOND);
+        timer.read(start, Duration::MAX);
+        timer.wrote(start, Duration::MAX);
+        assert_eq!(timer.next_resync(start), Some(start + 180 * SECOND));
     }
 }

@@ -50,7 +50,7 @@ impl State {
             self.backoff.reset();
             self.retry_at = None;
         } else if self.retry_at.is_none() {
-            self.retry_at = Some(now + self.backoff.wait());
+            self.retry_at = now.checked_add(self.backoff.wait());
         }
     }
 }
@@ -84,8 +84,6 @@ pub trait Steer {
     fn next_deadline(&self, now: Instant) -> Option<Instant>;
     /// What is not as it should be, as of the last pass.
     fn problems(&self) -> Vec<Problem>;
-    /// Forgets what is known of the kernel, so that the next pass reads it.
-    fn invalidate(&mut self);
 }
 
 impl<D: Driver> Steer for Steered<D> {
@@ -155,25 +153,20 @@ impl<D: Driver> Steer for Steered<D> {
     fn problems(&self) -> Vec<Problem> {
         self.state.problems.values().flatten().cloned().collect()
     }
-
-    fn invalidate(&mut self) {
-        self.state.is_known = false;
-    }
 }
 
-/// One pass over all drivers. In `report.problems` is what this pass met.
-pub fn pass(drivers: &mut [&mut dyn Steer], now: Instant) -> Report {
+/// Runs drivers through phases, in the order given. What comes after Enforce is left for later while rules are not
+/// in force. In the report's problems is what was met now.
+pub fn pass(drivers: &mut [&mut dyn Steer], phases: &[Phase], now: Instant) -> Report {
     let mut report = Report::default();
     for driver in drivers.iter_mut() {
         driver.read_if_due(now, &mut report);
     }
-    for phase in Phase::ALL {
-        let mut done = Report::default();
+    for phase in phases {
         for driver in drivers.iter_mut() {
-            done.merge(driver.run(phase, now));
+            report.merge(driver.run(*phase, now));
         }
-        report.merge(done);
-        if phase == Phase::Enforce && !drivers.iter().all(|d| d.is_settled(phase)) {
+        if *phase == Phase::Enforce && !drivers.iter().all(|d| d.is_settled(*phase)) {
             break;
         }
     }

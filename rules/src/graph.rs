@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use tortie_api::labels::NAMESPACE_LABEL;
 use tortie_api::policy::{PerformanceHint, PolicyType, Rule};
 use tortie_api::resource::{Object, Resource};
 use tortie_api::selector::{Selector, SelectorError};
@@ -48,9 +49,6 @@ pub struct Options {
     pub suppress_covered: bool,
 }
 
-/// The order of Kubernetes policies in the tier `default`.
-const KUBERNETES_POLICY_ORDER: f64 = 1000.0;
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Graph {
@@ -64,6 +62,8 @@ pub struct Graph {
     slices: BTreeMap<Key, sets::ServiceKey>,
     pools: BTreeMap<String, (IpNet, bool)>,
     pools_dirty: bool,
+    /// Counts resources that were taken.
+    revision: u64,
     /// Resources that cannot be followed to the letter.
     notes: BTreeMap<Key, Problem>,
 }
@@ -80,6 +80,7 @@ impl Graph {
             slices: BTreeMap::new(),
             pools: BTreeMap::new(),
             pools_dirty: true,
+            revision: 0,
             notes: BTreeMap::new(),
             options,
         }
@@ -88,13 +89,14 @@ impl Graph {
     /// Takes a new or changed resource.
     pub fn set(&mut self, resource: &Resource) {
         let key = resource.key();
+        self.revision += 1;
         self.notes.remove(&key);
         match resource {
             Resource::NetworkPolicy(o) => self.set_network_policy(&key, &o.spec),
             Resource::GlobalNetworkPolicy(o) => self.set_global_policy(&key, &o.spec),
             Resource::KubeNetworkPolicy(o) => self.set_kube_policy(&key, o),
             Resource::Tier(o) => {
-                let order = o.spec.order.unwrap_or(1_000_000.0);
+                let order = o.spec.order.unwrap_or(policy::DEFAULT_TIER_ORDER);
                 self.policies
                     .set_tier(&key.name, Some(Tier { order, default_action: o.spec.default_action }));
             }
@@ -127,6 +129,7 @@ impl Graph {
 
     /// Takes the removal of a resource. Unknown ones are ignored.
     pub fn remove(&mut self, key: &Key) {
+        self.revision += 1;
         self.notes.remove(key);
         match key.kind {
             Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy => {
@@ -134,10 +137,13 @@ impl Graph {
             }
             Kind::Tier => self.policies.set_tier(&key.name, None),
             Kind::Profile => self.define_profile(key, &key.name, None),
-            Kind::Namespace => self.define_profile(key, &format!("kns.{}", key.name), None),
+            Kind::Namespace => {
+                self.define_profile(key, &api_convert::namespace_profile_name(&key.name), None);
+            }
             Kind::ServiceAccount => {
                 let namespace = key.namespace.as_deref().unwrap_or_default();
-                self.define_profile(key, &format!("ksa.{namespace}.{}", key.name), None);
+                let name = api_convert::service_account_profile_name(namespace, &key.name);
+                self.define_profile(key, &name, None);
             }
             Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint => {
                 if let Some(item) = self.items.remove(key) {
@@ -173,6 +179,11 @@ impl Graph {
             events.extend(part);
         }
         events
+    }
+
+    /// Grows with every resource that is taken: while it is the same, so are [`Graph::problems`].
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Endpoints of this node, policies that select them, and sets that those use, as of the last flush.
@@ -250,7 +261,7 @@ impl Graph {
         let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
         self.set_policy(key, selector, |selector| Policy {
             tier: policy::DEFAULT_TIER.into(),
-            order: Some(KUBERNETES_POLICY_ORDER),
+            order: spec.order,
             selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
@@ -299,8 +310,8 @@ impl Graph {
         // A namespaced set is like an endpoint of its namespace.
         let namespace = key.namespace.as_deref();
         let labels = endpoints::own_labels(labels);
-        let labels = pairs(&labels).chain(namespace.map(|n| (endpoints::NAMESPACE_LABEL, n)));
-        let profile = namespace.map(|n| format!("kns.{n}"));
+        let labels = pairs(&labels).chain(namespace.map(|n| (NAMESPACE_LABEL, n)));
+        let profile = namespace.map(api_convert::namespace_profile_name);
         self.sets.set_item(item, contributor, labels, profile.as_deref().into_iter());
     }
 

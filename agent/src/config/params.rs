@@ -41,17 +41,16 @@ const PARAMS: &[(&str, Set)] = &[
     }),
     ("disableconntrackinvalidcheck", |s, v| put(&mut s.compile.disable_conntrack_invalid_check, boolean(v))),
     ("featuredetectoverride", |s, v| {
-        v.clone_into(&mut s.feature_override);
+        none_as_empty(v).clone_into(&mut s.feature_override);
         Ok(())
     }),
     ("healthenabled", |s, v| put(&mut s.health_enabled, boolean(v))),
     ("healthhost", |s, v| {
-        v.clone_into(&mut s.health_host);
+        none_as_empty(v).clone_into(&mut s.health_host);
         Ok(())
     }),
     ("healthport", |s, v| put(&mut s.health_port, parse(v, "a port"))),
     ("interfaceprefix", interface_prefix),
-    ("interfacerefreshinterval", |s, v| put(&mut s.interface_refresh, duration(v, SECOND))),
     ("ipforwarding", |s, v| put(&mut s.ip_forwarding, one_of(v, &[("Enabled", true), ("Disabled", false)]))),
     ("ipsetsrefreshinterval", |s, v| put(&mut s.ipsets_refresh, duration(v, SECOND))),
     ("iptablesbackend", |s, v| {
@@ -85,7 +84,7 @@ const PARAMS: &[(&str, Set)] = &[
     ("logactionratelimit", log_rate),
     ("logactionratelimitburst", log_burst),
     ("logprefix", |s, v| {
-        v.clone_into(&mut s.compile.log_prefix);
+        none_as_empty(v).clone_into(&mut s.compile.log_prefix);
         Ok(())
     }),
     ("logseverityscreen", log_level),
@@ -95,10 +94,7 @@ const PARAMS: &[(&str, Set)] = &[
         s.compile.nat_ports = if is_none(v) { None } else { Some(port_range(v)?) };
         Ok(())
     }),
-    ("nftablesmode", |s, v| {
-        let choices = [("Auto", false), ("Enabled", true), ("Disabled", false)];
-        put(&mut s.suppress_covered, one_of(v, &choices))
-    }),
+    ("nftablesmode", nftables_mode),
     ("removeexternalroutes", |s, v| put(&mut s.remove_external_routes, boolean(v))),
     ("routerefreshinterval", |s, v| put(&mut s.route_refresh, duration(v, SECOND))),
     ("routesyncdisabled", |s, v| put(&mut s.route_sync_disabled, boolean(v))),
@@ -108,6 +104,11 @@ const PARAMS: &[(&str, Set)] = &[
 fn put<T>(slot: &mut T, value: Result<T, String>) -> Result<(), String> {
     *slot = value?;
     Ok(())
+}
+
+/// `none` stands for the zero value.
+fn none_as_empty(value: &str) -> &str {
+    if is_none(value) { "" } else { value }
 }
 
 /// Sets what a name stands for. `Ok(false)` if it stands for nothing here.
@@ -125,6 +126,16 @@ fn metric(text: &str) -> Result<u32, String> {
         Ok(number)
     } else {
         Err(format!("{text} is not from 1 to 2147483646"))
+    }
+}
+
+/// This release has iptables mode only, which is what `Auto` and `Disabled` mean here.
+fn nftables_mode(_: &mut Settings, value: &str) -> Result<(), String> {
+    let is_nftables = one_of(value, &[("Auto", false), ("Disabled", false), ("Enabled", true)])?;
+    if is_nftables {
+        Err("this release has iptables mode only, which stays in force".to_owned())
+    } else {
+        Ok(())
     }
 }
 

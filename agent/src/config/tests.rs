@@ -19,7 +19,6 @@ fn a_higher_layer_counts_more() {
     assert_eq!(settings.ipsets_refresh, Duration::from_secs(20));
     assert_eq!(settings.route_refresh, Duration::from_secs(45));
     assert_eq!(settings.compile.log_prefix, "env");
-    assert!(settings.without_effect.is_empty());
 }
 
 #[test]
@@ -45,7 +44,8 @@ fn values_have_felixs_forms() {
         ("iptablesBackend", "Legacy"),
         ("defaultEndpointToHostAction", "Accept"),
         ("iptablesPostWriteCheckInterval", "500ms"),
-        ("nftablesMode", "Enabled"),
+        ("nftablesMode", "Auto"),
+        ("ipsetsRefreshInterval", "none"),
     ];
     let (settings, problems) = Settings::resolve([&layer("x", &values)]);
     assert_eq!(problems, []);
@@ -54,7 +54,7 @@ fn values_have_felixs_forms() {
     assert_eq!(settings.compile.interface_prefixes, ["cali", "tap"]);
     assert_eq!(settings.compile.versions.len(), 1);
     assert_eq!(settings.iptables_post_write_check, Duration::from_millis(500));
-    assert!(settings.suppress_covered);
+    assert_eq!(settings.ipsets_refresh, Duration::ZERO);
 }
 
 #[test]
@@ -65,8 +65,22 @@ fn a_line_of_the_file_that_is_none_is_named() {
 
 #[test]
 fn a_setting_without_effect_is_named() {
-    let (settings, problems) =
-        Settings::resolve([&layer("environment", &[("BPFEnabled", "true"), ("LogPrefx", "x")])]);
-    assert_eq!(problems, []);
-    assert_eq!(settings.without_effect, ["environment: BPFEnabled", "environment: LogPrefx"]);
+    let values = [
+        ("BPFEnabled", "true"),
+        ("LogPrefx", "x"),
+        ("NFTablesMode", "Enabled"),
+        ("RouteRefreshInterval", "1e19"),
+    ];
+    let (settings, problems) = Settings::resolve([&layer("environment", &values)]);
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        text,
+        [
+            "environment: BPFEnabled: has no effect in this release",
+            "environment: LogPrefx: has no effect in this release",
+            "environment: NFTablesMode: this release has iptables mode only, which stays in force",
+            "environment: RouteRefreshInterval: \"1e19\" is not a duration like 90, 0.5 or 1m30s, of at most a year",
+        ]
+    );
+    assert_eq!(settings, Settings::default());
 }

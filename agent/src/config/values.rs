@@ -29,15 +29,22 @@ pub(super) fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     })
 }
 
-/// Seconds (`90`, `0.5`) or Go's notation (`1m30s`, `500ms`). A bare number is in `unit` seconds.
+/// The longest duration that makes sense in a setting.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
+/// Seconds (`90`, `0.5`) or Go's notation (`1m30s`, `500ms`), at most a year; `none` is zero. A bare number is in
+/// `unit` seconds.
 pub(super) fn duration(text: &str, unit: f64) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration like 90, 0.5 or 1m30s");
+    let bad = || format!("{text:?} is not a duration like 90, 0.5 or 1m30s, of at most a year");
     let text = text.trim();
+    if is_none(text) {
+        return Ok(Duration::ZERO);
+    }
     let seconds = match text.parse::<f64>() {
         Ok(number) => number * unit,
         Err(_) => go_duration(text).ok_or_else(bad)?,
     };
-    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+    Duration::try_from_secs_f64(seconds).ok().filter(|d| *d <= LONGEST).ok_or_else(bad)
 }
 
 fn go_duration(text: &str) -> Option<f64> {

@@ -1,6 +1,6 @@
 //! From the graph's events to what the kernel drivers are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tortie_api::net::IpVersion;
 use tortie_dataplane::link::{Link, MacAddr};
 use tortie_dataplane::route::RouteSpec;
+use tortie_rules::compile::Config;
 use tortie_rules::compile::classic::Classic;
 use tortie_rules::graph::model::{Event, LocalEndpoint};
 use tortie_rules::render::iptables::Features;
@@ -21,57 +22,50 @@ pub(super) struct Feed {
     settings: Settings,
     /// Wanted routes that the driver has not been told yet; `None` to remove.
     routes: BTreeMap<Arc<str>, Option<Arc<LocalEndpoint>>>,
+    /// Addresses by the interface that owns them.
+    owned: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
+    /// Addresses that lost their owner.
+    lost: BTreeSet<IpAddr>,
     host_addresses: Vec<IpNet>,
-    counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    endpoints: std::collections::BTreeSet<Arc<str>>,
-    policies: usize,
-    known_policies: std::collections::BTreeSet<String>,
-    sets: std::collections::BTreeSet<Arc<str>>,
 }
 
 impl Feed {
-    pub(super) fn new(settings: &Settings, features: Features) -> Self {
+    pub(super) fn new(settings: &Settings, versions: Vec<IpVersion>, features: Features) -> Self {
         Self {
-            classic: Classic::new(settings.compile.clone(), features),
+            classic: Classic::new(Config { versions, ..settings.compile.clone() }, features),
             settings: settings.clone(),
             routes: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            lost: BTreeSet::new(),
             host_addresses: Vec::new(),
-            counts: Counts::default(),
         }
     }
 
     /// Takes an event of the graph.
     pub(super) fn handle(&mut self, event: &Event) {
         self.classic.handle(event);
-        let counts = &mut self.counts;
         match event {
             Event::Endpoint(endpoint) => {
-                counts.endpoints.insert(endpoint.interface.clone());
+                self.own(&endpoint.interface, &endpoint.addresses.iter().map(IpNet::addr).collect());
                 self.routes.insert(endpoint.interface.clone(), Some(endpoint.clone()));
             }
             Event::EndpointGone(interface) => {
-                counts.endpoints.remove(interface);
+                self.own(interface, &BTreeSet::new());
                 self.routes.insert(interface.clone(), None);
             }
-            Event::Policy(policy) => {
-                counts.known_policies.insert(policy.key.id());
-            }
-            Event::PolicyGone(key) => {
-                counts.known_policies.remove(&key.id());
-            }
-            Event::SetAdded { id, .. } => {
-                counts.sets.insert(id.0.clone());
-            }
-            Event::SetGone(id) => {
-                counts.sets.remove(&id.0);
-            }
-            Event::SetChanged { .. } | Event::Profile(_) | Event::ProfileGone(_) | Event::Pools { .. } => {}
+            _ => {}
         }
-        counts.policies = counts.known_policies.len();
+    }
+
+    /// Notes whose addresses are whose. An address that is no longer its interface's has lost its owner, and what
+    /// the kernel remembers of its connections must not open the way to the next one.
+    fn own(&mut self, interface: &Arc<str>, addresses: &BTreeSet<IpAddr>) {
+        let old = if addresses.is_empty() {
+            self.owned.remove(interface)
+        } else {
+            self.owned.insert(interface.clone(), addresses.clone())
+        };
+        self.lost.extend(old.into_iter().flatten().filter(|address| !addresses.contains(address)));
     }
 
     /// Takes the interfaces as they are now: the addresses of those that are no workload's are the host's.
@@ -89,14 +83,20 @@ impl Feed {
         }
     }
 
-    /// Tells the drivers what changed.
-    pub(super) fn deliver(&mut self, kernel: &mut Kernel) {
+    /// Tells the drivers what changed of sets.
+    pub(super) fn deliver_sets(&mut self, kernel: &mut Kernel) {
         for change in self.classic.poll_sets() {
             kernel.change_set(change);
         }
+    }
+
+    /// Tells the drivers what changed of the rest, given the sets that are not as wanted.
+    pub(super) fn deliver_rest(&mut self, incomplete: &BTreeSet<String>, kernel: &mut Kernel) {
+        self.classic.set_broken_sets(incomplete);
         for update in self.classic.poll_tables() {
             kernel.change_table(update);
         }
+        kernel.forget_connections(std::mem::take(&mut self.lost));
         for (interface, endpoint) in std::mem::take(&mut self.routes) {
             match endpoint {
                 Some(endpoint) => {
@@ -107,11 +107,6 @@ impl Feed {
                 None => kernel.forget_interface(&interface),
             }
         }
-    }
-
-    /// Endpoints, policies and sets in force.
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
-        (self.counts.endpoints.len(), self.counts.policies, self.counts.sets.len())
     }
 
     fn route(&self, dest: IpNet) -> RouteSpec {

@@ -1,26 +1,28 @@
 //! All drivers of this node, and one pass over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tortie_api::control::Apply;
 use tortie_api::net::IpVersion;
+use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, IptablesTable, Tools, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
-use tortie_dataplane::reconcile::Problem;
+use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
 use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
-use tortie_dataplane::steer::{Steer, Steered, pass};
+use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
 use tortie_rules::compile::classic::{self, SetChange, TableUpdate};
 use tortie_rules::graph::model;
 use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
-use crate::config::Settings;
+use crate::config::{SettingProblem, Settings};
 
 /// How long routes of others stay on a workload interface that has just appeared: the CNI plugin makes them
 /// before the datastore knows the endpoint.
@@ -29,16 +31,33 @@ const ROUTE_GRACE: Duration = Duration::from_secs(10);
 /// What a pass did.
 #[derive(Debug, Default)]
 pub(super) struct PassReport {
-    pub(super) calls: usize,
+    pub(super) done: Report,
     pub(super) restores: usize,
-    pub(super) changed: usize,
-    pub(super) problems: Vec<Problem>,
 }
 
 impl PassReport {
     pub(super) fn as_status(&self, took: Duration) -> Apply {
         let millis = took.as_secs_f64() * 1e3;
-        Apply { millis, calls: self.calls, restores: self.restores, changed: self.changed }
+        Apply { millis, calls: self.done.calls, restores: self.restores, changed: self.done.changed }
+    }
+}
+
+/// Everything of one IP version.
+struct Family {
+    version: IpVersion,
+    /// Whether it is enforced. A family that is not is kept clean of what an agent left there before.
+    is_wanted: bool,
+    tables: BTreeMap<Table, Steered<IptablesTable>>,
+    routes: Option<Steered<Routes>>,
+}
+
+impl Family {
+    fn tables(&mut self) -> Vec<&mut dyn Steer> {
+        self.tables.values_mut().map(|t| t as &mut dyn Steer).collect()
+    }
+
+    fn is_enforced(&self) -> bool {
+        self.tables.values().all(|t| t.is_settled(Phase::Enforce))
     }
 }
 
@@ -47,13 +66,24 @@ pub(super) struct Kernel {
     prefixes: Vec<String>,
     backend: Backend,
     features: feature::Features,
+    options: iptables::Options,
     sets: Steered<IpSets>,
-    tables: BTreeMap<(IpVersion, Table), Steered<IptablesTable>>,
-    routes: Vec<Steered<Routes>>,
+    families: Vec<Family>,
     sysctls: Steered<Sysctls>,
+    conntrack: Steered<Conntrack>,
     links: Links,
     refused: BTreeMap<String, Problem>,
     max_set_size: u32,
+    sweep: Sweep,
+    /// Why a family that is wanted is left out.
+    pub(super) left_out: Vec<SettingProblem>,
+}
+
+/// When the other back end is looked at for leftovers, and what was met there.
+struct Sweep {
+    every: Duration,
+    next: Option<Instant>,
+    problems: Vec<Problem>,
 }
 
 impl Kernel {
@@ -66,7 +96,8 @@ impl Kernel {
         tracing::info!(backend = %detection.backend, reason = detection.reason, "iptables back end");
         let backend = detection.backend;
         let (features, errors) = feature::detect_features(backend).with_overrides(&settings.feature_override);
-        errors.iter().for_each(|error| tracing::warn!(%error, "FeatureDetectOverride"));
+        let mut left_out: Vec<SettingProblem> =
+            errors.iter().map(|e| left_out_setting("FeatureDetectOverride", e)).collect();
         let options = iptables::Options {
             lock_probe_interval: settings.iptables_lock_probe,
             workload_interfaces: settings
@@ -77,16 +108,14 @@ impl Kernel {
                 .collect(),
             ..iptables::Options::default()
         };
-        sweep_other_backend(backend, features, &options);
-        let mut tables = BTreeMap::new();
-        for version in &settings.compile.versions {
-            let tools = Tools::find(*version, backend, features).with_context(|| {
-                format!("no iptables-{backend}-save and -restore for {version}; on Debian: apt-get install iptables")
-            })?;
-            for table in Table::ALL {
-                let driver = IptablesTable::new(*version, table, tools.clone(), options.clone());
-                let (refresh, check) = (settings.iptables_refresh, settings.iptables_post_write_check);
-                tables.insert((*version, table), Steered::new(driver, refresh, check));
+        let mut families = Vec::new();
+        for version in IpVersion::BOTH {
+            let is_wanted = settings.compile.versions.contains(&version);
+            match usable_tools(version, backend, features, &options) {
+                Ok(tools) => families.push(family(version, is_wanted, &tools, &options, settings)),
+                Err(why) if version == IpVersion::V4 => anyhow::bail!(why),
+                Err(why) if is_wanted => left_out.push(left_out_setting("Ipv6Support", &why)),
+                Err(_) => {}
             }
         }
         let links = Links::open().context("cannot watch this node's interfaces")?;
@@ -94,17 +123,29 @@ impl Kernel {
             prefixes: settings.compile.interface_prefixes.clone(),
             backend,
             features,
+            options,
             sets: Steered::new(IpSets::new(), settings.ipsets_refresh, settings.ipsets_refresh),
-            tables,
-            routes: if settings.route_sync_disabled { Vec::new() } else { routes(settings) },
+            families,
             sysctls: Steered::new(sysctls(settings), Duration::ZERO, Duration::ZERO),
+            conntrack: Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO),
             links,
             refused: BTreeMap::new(),
             max_set_size: settings.compile.max_set_size,
+            sweep: Sweep {
+                every: settings.iptables_refresh,
+                next: Some(Instant::now()),
+                problems: Vec::new(),
+            },
+            left_out,
         };
         let links: Vec<Link> = kernel.links.iter().cloned().collect();
         links.into_iter().for_each(|link| kernel.take_link(&LinkEvent::Changed(link)));
         Ok(kernel)
+    }
+
+    /// The IP versions that are enforced.
+    pub(super) fn versions(&self) -> Vec<IpVersion> {
+        self.families.iter().filter(|f| f.is_wanted).map(|f| f.version).collect()
     }
 
     /// `legacy` or `nft`.
@@ -138,14 +179,15 @@ impl Kernel {
                 events
             }
             Err(error) => {
-                tracing::warn!(error = tortie_dataplane::steer::chain(&error), "interfaces");
+                tracing::warn!(error = chain(&error), "interfaces");
                 Vec::new()
             }
         }
     }
 
     fn take_link(&mut self, event: &LinkEvent) {
-        self.routes.iter_mut().for_each(|r| r.driver.handle_link(event));
+        let routes = self.families.iter_mut().filter_map(|f| f.routes.as_mut());
+        routes.for_each(|r| r.driver.handle_link(event));
         match event {
             LinkEvent::Changed(link) if link.up && self.is_workload(&link.name) => {
                 self.sysctls.driver.interface_up(&link.name, InterfaceSettings::default());
@@ -203,7 +245,8 @@ impl Kernel {
 
     /// Wants a change of a table.
     pub(super) fn change_table(&mut self, update: TableUpdate) {
-        if let Some(table) = self.tables.get_mut(&(update.version, update.table)) {
+        let family = self.families.iter_mut().find(|f| f.version == update.version);
+        if let Some(table) = family.and_then(|f| f.tables.get_mut(&update.table)) {
             table.driver.change(update.change);
         }
     }
@@ -213,82 +256,145 @@ impl Kernel {
         &mut self,
         name: &str,
         routes: &[RouteSpec],
-        neighbours: &[(std::net::IpAddr, MacAddr)],
+        neighbours: &[(IpAddr, MacAddr)],
     ) {
-        for driver in &mut self.routes {
+        for driver in self.families.iter_mut().filter(|f| f.is_wanted).filter_map(|f| f.routes.as_mut()) {
             driver.driver.set_interface(name, routes.to_vec(), neighbours.to_vec());
         }
     }
 
     /// Wants nothing on an interface any more.
     pub(super) fn forget_interface(&mut self, name: &str) {
-        self.routes.iter_mut().for_each(|r| r.driver.remove_interface(name));
+        let routes = self.families.iter_mut().filter_map(|f| f.routes.as_mut());
+        routes.for_each(|r| r.driver.remove_interface(name));
     }
 
-    /// Brings the kernel in line.
-    pub(super) fn pass(&mut self, now: Instant) -> PassReport {
+    /// Forgets connections of addresses that have lost their owner, before somebody else gets them.
+    pub(super) fn forget_connections(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.conntrack.driver.forget(addresses);
+    }
+
+    /// Brings the sets in line. Returns those that are not as wanted.
+    pub(super) fn provide(&mut self, now: Instant) -> (Report, BTreeSet<String>) {
+        let report = pass(&mut [&mut self.sets], &[Phase::Provide], now);
+        (report, self.sets.driver.incomplete())
+    }
+
+    /// Brings the rest in line: rules, and where they are in force, what connects endpoints. A family that cannot be
+    /// enforced holds up no other.
+    pub(super) fn enforce(&mut self, now: Instant) -> PassReport {
         let before = self.restores();
-        let report = pass(&mut self.drivers(), now);
-        let restores = self.restores() - before;
-        PassReport { calls: report.calls, restores, changed: report.changed, problems: report.problems }
+        let mut done = Report::default();
+        for family in &mut self.families {
+            done.merge(pass(&mut family.tables(), &[Phase::Enforce], now));
+            if family.is_enforced() {
+                let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
+                connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
+                done.merge(pass(&mut connect, &[Phase::Connect], now));
+            }
+        }
+        if self.families.iter().all(Family::is_enforced) {
+            done.merge(pass(&mut [&mut self.sets], &[Phase::Withdraw], now));
+            self.sweep(now);
+        }
+        PassReport { done, restores: self.restores() - before }
+    }
+
+    /// Removes leftovers of the other back end, once what replaces them is in force.
+    fn sweep(&mut self, now: Instant) {
+        if self.sweep.next.is_none_or(|next| next > now) {
+            return;
+        }
+        let report = sweep_other_backend(self.backend, self.features, &self.options);
+        self.sweep.problems = report.problems;
+        let is_repeated = !self.sweep.every.is_zero();
+        self.sweep.next = if is_repeated { now.checked_add(self.sweep.every) } else { None };
     }
 
     /// What could not be programmed.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let tables = self.tables.values().flat_map(Steer::problems);
-        let routes = self.routes.iter().flat_map(Steer::problems);
-        let rest = self.sets.problems().into_iter().chain(self.sysctls.problems());
-        tables.chain(routes).chain(rest).chain(self.refused.values().cloned()).collect()
+        let tables = self.families.iter().flat_map(|f| f.tables.values()).flat_map(Steer::problems);
+        let routes = self.families.iter().filter_map(|f| f.routes.as_ref()).flat_map(Steer::problems);
+        let rest = [self.sets.problems(), self.sysctls.problems(), self.conntrack.problems()];
+        let known = self.refused.values().chain(&self.sweep.problems).cloned();
+        tables.chain(routes).chain(rest.into_iter().flatten()).chain(known).collect()
     }
 
     /// Interfaces of endpoints that are not there or not running.
     pub(super) fn pending_interfaces(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.routes.iter().flat_map(|r| r.driver.pending()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        let routes = self.families.iter().filter_map(|f| f.routes.as_ref());
+        let names: BTreeSet<String> = routes.flat_map(|r| r.driver.pending()).collect();
+        names.into_iter().collect()
     }
 
     /// When the next pass is due though nothing happens.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let tables = self.tables.values().filter_map(|t| t.next_deadline(now));
-        let routes = self
-            .routes
-            .iter()
-            .filter_map(|r| r.next_deadline(now).into_iter().chain(r.driver.next_deadline()).min());
-        let rest = [self.sets.next_deadline(now), self.sysctls.next_deadline(now)];
+        let tables =
+            self.families.iter().flat_map(|f| f.tables.values()).filter_map(|t| t.next_deadline(now));
+        let routes = self.families.iter().filter_map(|f| f.routes.as_ref());
+        let routes = routes.flat_map(|r| r.next_deadline(now).into_iter().chain(r.driver.next_deadline()));
+        let rest = [
+            self.sets.next_deadline(now),
+            self.sysctls.next_deadline(now),
+            self.conntrack.next_deadline(now),
+            self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
+        ];
         tables.chain(routes).chain(rest.into_iter().flatten()).min()
     }
 
     fn restores(&self) -> usize {
-        self.tables.values().map(|t| t.driver.restores_run()).sum()
-    }
-
-    fn drivers(&mut self) -> Vec<&mut dyn Steer> {
-        let mut all: Vec<&mut dyn Steer> = vec![&mut self.sets];
-        all.extend(self.tables.values_mut().map(|t| t as &mut dyn Steer));
-        all.push(&mut self.sysctls);
-        all.extend(self.routes.iter_mut().map(|r| r as &mut dyn Steer));
-        all
+        self.families.iter().flat_map(|f| f.tables.values()).map(|t| t.driver.restores_run()).sum()
     }
 }
 
-fn routes(settings: &Settings) -> Vec<Steered<Routes>> {
+/// The programs of an IP version, tried out, or why it cannot be enforced here.
+fn usable_tools(
+    version: IpVersion,
+    backend: Backend,
+    features: feature::Features,
+    options: &iptables::Options,
+) -> Result<Tools, String> {
+    let tools = Tools::find(version, backend, features).ok_or_else(|| {
+        format!("no iptables-{backend}-save and -restore for {version}; on Debian: apt-get install iptables")
+    })?;
+    let mut filter = IptablesTable::new(version, Table::Filter, tools.clone(), options.clone());
+    filter.observe().map_err(|error| chain(&error))?;
+    Ok(tools)
+}
+
+fn left_out_setting(name: &str, why: &impl std::fmt::Display) -> SettingProblem {
+    SettingProblem { source: "this node".to_owned(), name: name.to_owned(), message: why.to_string() }
+}
+
+fn family(
+    version: IpVersion,
+    is_wanted: bool,
+    tools: &Tools,
+    options: &iptables::Options,
+    settings: &Settings,
+) -> Family {
+    let (refresh, check) = (settings.iptables_refresh, settings.iptables_post_write_check);
+    let table = |table| {
+        let driver = IptablesTable::new(version, table, tools.clone(), options.clone());
+        (table, Steered::new(driver, refresh, check))
+    };
+    let routes = (!settings.route_sync_disabled).then(|| {
+        let driver = Routes::new(version, routes_config(is_wanted, settings), Box::new(Instant::now));
+        Steered::new(driver, settings.route_refresh, settings.route_refresh)
+    });
+    Family { version, is_wanted, tables: Table::ALL.map(table).into(), routes }
+}
+
+/// Of a family that is not wanted only our own routes are removed.
+fn routes_config(is_wanted: bool, settings: &Settings) -> RoutesConfig {
     let mut protocols = vec![tortie_dataplane::route::PROTOCOL, settings.route_protocol];
     protocols.dedup();
-    let config = RoutesConfig {
+    RoutesConfig {
         workload_prefixes: settings.compile.interface_prefixes.clone(),
-        remove_external_routes: settings.remove_external_routes,
+        remove_external_routes: is_wanted && settings.remove_external_routes,
         protocols,
         grace: ROUTE_GRACE,
-    };
-    let versions = settings.compile.versions.iter();
-    versions
-        .map(|version| {
-            let driver = Routes::new(*version, config.clone(), Box::new(Instant::now));
-            Steered::new(driver, settings.route_refresh, settings.route_refresh)
-        })
-        .collect()
+    }
 }
 
 fn sysctls(settings: &Settings) -> Sysctls {

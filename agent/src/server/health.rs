@@ -1,9 +1,10 @@
 //! `GET /liveness` and `GET /readiness`, as Felix serves them: 200 or 503, with the reasons in plain text.
 //!
-//! Live: the process runs and its engine takes inputs. Ready: the datastore is in sync and the kernel holds what
+//! Live: the process runs and its engine has asked for inputs within the last 90 s. Ready: the datastore is in sync and the kernel holds what
 //! follows from it.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -13,6 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::{Edge, REBIND};
+
+/// How long the engine may be at work without asking for inputs; Felix's `DataplaneWatchdogTimeout`.
+const WATCHDOG: Duration = Duration::from_secs(90);
 
 /// Serves for ever, at the address that the settings name; when that changes, at the new one.
 pub(super) async fn serve(edge: Edge) {
@@ -50,7 +54,15 @@ async fn accept(edge: &Edge, listener: &TcpListener, address: &(String, u16)) {
         {
             return;
         }
-        let Ok(Ok((stream, _))) = accepted else { continue };
+        let stream = match accepted {
+            Ok(Ok((stream, _))) => stream,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "health");
+                tokio::time::sleep(REBIND).await;
+                continue;
+            }
+            Err(_) => continue,
+        };
         let edge = edge.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -69,7 +81,15 @@ async fn accept(edge: &Edge, listener: &TcpListener, address: &(String, u16)) {
 fn respond(edge: &Edge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let status = edge.shared.status(&[]);
     let (code, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/liveness") => (StatusCode::OK, "live\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/liveness") => {
+            match edge.shared.busy_since().map(|since| since.elapsed()).filter(|busy| *busy > WATCHDOG) {
+                None => (StatusCode::OK, "live\n".to_owned()),
+                Some(busy) => {
+                    let text = format!("the engine has not taken inputs for {} s\n", busy.as_secs());
+                    (StatusCode::SERVICE_UNAVAILABLE, text)
+                }
+            }
+        }
         (&Method::GET | &Method::HEAD, "/readiness") => {
             let reasons = [
                 (!status.in_sync).then(|| "the datastore is not in sync".to_owned()),

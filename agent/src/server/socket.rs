@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tortie_api::control::{Reply, Request};
+use tortie_api::control::{Area, Reply, Request, Status};
 
 use super::Edge;
-use crate::engine::Input;
+use crate::engine::{Input, ticket};
 
 /// The longest request; ours are a hundred bytes.
 const REQUEST_MAX: u64 = 64 << 10;
@@ -104,34 +104,44 @@ async fn answer(edge: &Edge, request: Request) -> Reply {
 }
 
 fn wait(edge: &Edge, deadline: Instant) -> Reply {
-    let (answer, answered) = mpsc::channel();
+    let (answer, ticket) = ticket();
     if !edge.mailbox.send(Input::Wait(answer)) {
         return Reply::Error { message: "the agent is stopping".to_owned() };
     }
     let left = deadline.saturating_duration_since(Instant::now());
-    let status = |edge: &Edge| edge.shared.status(&edge.store.problems());
-    match answered.recv_timeout(left) {
-        Ok(()) => {
-            let pending = edge.shared.read(|s| s.pending_interfaces.clone());
-            let note =
-                |name| format!("interface {name} is not there or not running; its routes follow when it is");
-            Reply::Applied { notes: pending.into_iter().map(note).collect() }
-        }
+    let outcome = ticket.answer.recv_timeout(left);
+    let status = edge.shared.status(&edge.store.problems());
+    match outcome {
+        Ok(()) => Reply::Applied { notes: notes(&status) },
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             Reply::Error { message: "the agent is stopping".to_owned() }
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            let status = status(edge);
-            let mut missing: Vec<String> = Vec::new();
-            if !status.in_sync {
-                missing.push("the datastore has not been read completely yet".to_owned());
-            }
-            let kernel = status.problems.iter().filter(|p| p.area == tortie_api::control::Area::Kernel);
-            missing.extend(kernel.map(|p| format!("{}: {}", p.object, p.message)));
-            if missing.is_empty() {
-                missing.push("the last changes are still being applied".to_owned());
-            }
-            Reply::NotApplied { missing }
-        }
+        Err(mpsc::RecvTimeoutError::Timeout) => Reply::NotApplied { missing: missing(&status) },
     }
+}
+
+/// What somebody who waited for their change should know although the kernel holds what was understood.
+fn notes(status: &Status) -> Vec<String> {
+    let pending = status.pending_interfaces.iter();
+    let pending = pending
+        .map(|name| format!("interface {name} is not there or not running; its routes follow when it is"));
+    let refused = status.problems.iter().filter(|p| matches!(p.area, Area::Datastore | Area::Policy));
+    let refused = refused.map(|p| match p.area {
+        Area::Datastore => p.message.clone(),
+        _ => format!("{}: {}", p.object, p.message),
+    });
+    pending.chain(refused).collect()
+}
+
+fn missing(status: &Status) -> Vec<String> {
+    let mut missing: Vec<String> = Vec::new();
+    if !status.in_sync {
+        missing.push("the datastore has not been read completely yet".to_owned());
+    }
+    let kernel = status.problems.iter().filter(|p| p.area == Area::Kernel);
+    missing.extend(kernel.map(|p| format!("{}: {}", p.object, p.message)));
+    if missing.is_empty() {
+        missing.push("the last changes are still being applied".to_owned());
+    }
+    missing
 }

@@ -1,7 +1,7 @@
 //! Kubernetes' label selectors as Calico's selectors.
 
-use super::{KUBERNETES, ORCHESTRATOR_LABEL};
 use crate::kube::{LabelSelector, Operator};
+use crate::labels::{KUBERNETES, ORCHESTRATOR_LABEL};
 use crate::selector::Selector;
 use crate::validate::names::{is_label_value, is_qualified_name};
 

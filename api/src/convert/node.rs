@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::KUBERNETES;
 use crate::kube::KubeNodeSpec;
+use crate::labels::KUBERNETES;
 use crate::meta::Metadata;
 use crate::node::{
     NodeAddress, NodeAddressType, NodeBgp, NodeInterface, NodeSpec, NodeWireguard, OrchRef,

@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use super::profile::{
-    NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX, namespace_profile_name,
-    service_account_profile_name,
-};
-use super::{KUBERNETES, NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL};
+use super::profile::{namespace_profile_name, service_account_profile_name};
 use crate::endpoint::{EndpointPort, IpNat, WorkloadEndpointSpec};
 use crate::kube::pod::annotation;
 use crate::kube::{ContainerPort, PodPhase, PodSpec};
+use crate::labels::{
+    KUBERNETES, NAMESPACE_LABEL, NAMESPACE_LABEL_PREFIX, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL,
+    SERVICE_ACCOUNT_LABEL_PREFIX,
+};
 use crate::meta::Metadata;
 use crate::net::parse_cidr;
 use crate::resource::Object;

@@ -3,27 +3,25 @@
 use std::collections::BTreeMap;
 
 use crate::kube::{NamespaceSpec, ServiceAccountSpec};
+use crate::labels::{NAME_LABEL, NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX};
 use crate::meta::Metadata;
 use crate::policy::{Action, ProfileSpec, Rule};
 use crate::resource::Object;
 
-/// Stands before the labels of a namespace that endpoints inherit.
-pub const NAMESPACE_LABEL_PREFIX: &str = "pcns.";
+/// Stands before the name of a namespace in the name of its profile.
+pub const NAMESPACE_PROFILE_PREFIX: &str = "kns.";
 
-/// Stands before the labels of a service account that endpoints inherit.
-pub const SERVICE_ACCOUNT_LABEL_PREFIX: &str = "pcsa.";
-
-/// The label that holds the name itself.
-const NAME_LABEL: &str = "projectcalico.org/name";
+/// Stands before namespace and name of a service account in the name of its profile.
+pub const SERVICE_ACCOUNT_PROFILE_PREFIX: &str = "ksa.";
 
 /// Name of the profile of a namespace.
 pub fn namespace_profile_name(namespace: &str) -> String {
-    format!("kns.{namespace}")
+    format!("{NAMESPACE_PROFILE_PREFIX}{namespace}")
 }
 
 /// Name of the profile of a service account.
 pub fn service_account_profile_name(namespace: &str, name: &str) -> String {
-    format!("ksa.{namespace}.{name}")
+    format!("{SERVICE_ACCOUNT_PROFILE_PREFIX}{namespace}.{name}")
 }
 
 /// The profile of a namespace: what no policy decides is allowed.

@@ -12,7 +12,7 @@ use crate::net::Protocol;
 pub struct PodSpec {
     /// The node that it runs on; empty until it is scheduled.
     pub node_name: String,
-    /// The service account that it runs as; empty if none is named.
+    /// The service account that it runs as, `default` if it names none. Empty for mirror pods only.
     pub service_account_name: String,
     /// Whether it uses the network of its node, and so is no endpoint of its own.
     pub host_network: bool,
@@ -69,6 +69,8 @@ pub struct ContainerPort {
 pub(crate) struct Spec {
     node_name: String,
     service_account_name: String,
+    /// The former name of `serviceAccountName`, still taken where that is empty.
+    service_account: String,
     host_network: bool,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
@@ -97,7 +99,7 @@ struct PodIp {
     ip: String,
 }
 
-/// Annotations of pods that [`crate::convert::pod_endpoint`] reads.
+/// Annotations of pods that [`crate::convert::pod_endpoint`] and [`crate::defaults`] read.
 pub(crate) mod annotation {
     /// The container's id.
     pub(crate) const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
@@ -111,6 +113,8 @@ pub(crate) mod annotation {
     pub(crate) const FLOATING_IPS: &str = "cni.projectcalico.org/floatingIPs";
     /// Networks that the pod may send from although they are not its own, a JSON list.
     pub(crate) const ALLOWED_SOURCE_PREFIXES: &str = "cni.projectcalico.org/allowedSourcePrefixes";
+    /// Set on the mirror of a pod that the kubelet runs from a file of its own.
+    pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
     /// Interfaces of the pod as Multus writes them.
     pub(crate) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 }
@@ -118,18 +122,33 @@ pub(crate) mod annotation {
 /// Whether an annotation is kept in memory.
 pub(crate) fn is_useful_annotation(key: &str) -> bool {
     use annotation::{
-        ALLOWED_SOURCE_PREFIXES, AWS_POD_IPS, CONTAINER_ID, FLOATING_IPS, NETWORK_STATUS, POD_IP, POD_IPS,
+        ALLOWED_SOURCE_PREFIXES, AWS_POD_IPS, CONTAINER_ID, FLOATING_IPS, MIRROR, NETWORK_STATUS, POD_IP,
+        POD_IPS,
     };
-    [ALLOWED_SOURCE_PREFIXES, AWS_POD_IPS, CONTAINER_ID, FLOATING_IPS, NETWORK_STATUS, POD_IP, POD_IPS]
-        .contains(&key)
+    [
+        ALLOWED_SOURCE_PREFIXES,
+        AWS_POD_IPS,
+        CONTAINER_ID,
+        FLOATING_IPS,
+        MIRROR,
+        NETWORK_STATUS,
+        POD_IP,
+        POD_IPS,
+    ]
+    .contains(&key)
 }
 
 impl PodSpec {
     pub(crate) fn new(spec: Spec, status: &Status) -> Self {
+        let service_account_name = if spec.service_account_name.is_empty() {
+            spec.service_account
+        } else {
+            spec.service_account_name
+        };
         let ports = spec.containers.into_iter().chain(spec.init_containers).flat_map(|c| c.ports);
         Self {
             node_name: spec.node_name,
-            service_account_name: spec.service_account_name,
+            service_account_name,
             host_network: spec.host_network,
             ports: ports.filter(ContainerPort::is_useful).collect(),
             phase: status.phase,

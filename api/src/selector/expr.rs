@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use super::cursor::is_label_byte;
 use super::{Labels, SelectorError};
-
-/// The label that every endpoint and network set in a namespace has, with the namespace's name.
-const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+use crate::labels::NAMESPACE_LABEL;
 
 /// An expression over labels.
 ///

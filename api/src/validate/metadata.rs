@@ -3,14 +3,12 @@
 use super::names::{is_dns_label, is_dns_subdomain, is_label_value, is_qualified_name};
 use super::{Result, ensure};
 use crate::kind::Kind;
+use crate::labels::NAMESPACE_LABEL;
 use crate::meta::Metadata;
 use crate::resource::FieldError;
 
 /// The most that all annotations of an object may hold, keys and values, in bytes.
 const ANNOTATIONS_MAX_BYTES: usize = 262_144;
-
-/// The label that the agent gives to network sets itself.
-const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 
 pub(super) fn check(kind: Kind, metadata: &Metadata) -> Result {
     name(kind, &metadata.name)
@@ -31,7 +29,7 @@ fn namespace(namespace: Option<&str>) -> Result {
 
 const LABEL_FORM: &str =
     "use at most 63 lower-case letters, digits and '-', with a letter or digit at both ends";
-const SUBDOMAIN_FORM: &str =
+pub(super) const SUBDOMAIN_FORM: &str =
     "use at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
 
 fn name(kind: Kind, name: &str) -> std::result::Result<(), String> {

@@ -4,8 +4,8 @@ use super::names::is_dns_label;
 use super::rule::{self, Direction};
 use super::{Result, at_most, ensure, metadata};
 use crate::policy::{
-    DEFAULT_TIER, DefaultAction, GlobalNetworkPolicySpec, NetworkPolicySpec, PerformanceHint, PolicyType,
-    ProfileSpec, Rule, TierSpec,
+    BUILT_IN_TIERS, DEFAULT_TIER_ORDER, GlobalNetworkPolicySpec, NetworkPolicySpec, PerformanceHint,
+    PolicyType, ProfileSpec, Rule, TierSpec,
 };
 use crate::resource::FieldError;
 use crate::selector::Selector;
@@ -42,21 +42,11 @@ pub(super) fn profile(spec: &ProfileSpec) -> Result {
     metadata::labels(spec.labels_to_apply.iter()).map_err(|error| error.within("labelsToApply"))
 }
 
-/// The tiers that always exist, with the order and action that cannot be changed.
-const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 3] = [
-    ("kube-admin", 1000.0, DefaultAction::Pass),
-    (DEFAULT_TIER, 1_000_000.0, DefaultAction::Deny),
-    ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
-];
-
-/// The order of a tier that names none.
-const TIER_ORDER: f64 = 1_000_000.0;
-
 pub(super) fn tier(name: &str, spec: &TierSpec) -> Result {
     let Some((_, order, action)) = BUILT_IN_TIERS.into_iter().find(|(built_in, ..)| *built_in == name) else {
         return Ok(());
     };
-    let is_same = spec.order.unwrap_or(TIER_ORDER).total_cmp(&order).is_eq();
+    let is_same = spec.order.unwrap_or(DEFAULT_TIER_ORDER).total_cmp(&order).is_eq();
     ensure(is_same, "order", || format!("the built-in tier {name} has order {order}"))?;
     ensure(spec.default_action == action, "defaultAction", || {
         format!("the built-in tier {name} has default action {action:?}")

@@ -1,9 +1,11 @@
 //! One rule of a policy or profile.
 
+use super::metadata::SUBDOMAIN_FORM;
+use super::names::is_dns_subdomain;
 use super::policy::no_global;
 use super::{Result, at_most, ensure};
 use crate::net::{IpNet, IpVersion, Port, Protocol};
-use crate::policy::{Action, EntityRule, HttpMatch, Icmp, Rule};
+use crate::policy::{Action, EntityRule, HttpMatch, Icmp, Rule, ServiceAccountMatch};
 use crate::resource::FieldError;
 
 /// The most networks of one list.
@@ -99,13 +101,25 @@ fn check_entity(entity: &EntityRule, is_destination: bool) -> Result {
     no_global("selector", entity.selector.as_ref())?;
     no_global("notSelector", entity.not_selector.as_ref())?;
     if let Some(accounts) = &entity.service_accounts {
-        no_global("serviceAccounts.selector", accounts.selector.as_ref())?;
+        service_accounts(accounts).map_err(|error| error.within("serviceAccounts"))?;
     }
     let is_mixed = |s: &crate::selector::Selector| s.contains_global() && s.canonical() != "global()";
     ensure(!entity.namespace_selector.as_ref().is_some_and(is_mixed), "namespaceSelector", || {
         "global() may only stand alone".to_owned()
     })?;
     services(entity, is_destination)
+}
+
+/// Names become a part of a selector's text, so nothing that could end it may be in one.
+fn service_accounts(accounts: &ServiceAccountMatch) -> Result {
+    no_global("selector", accounts.selector.as_ref())?;
+    for (index, name) in accounts.names.iter().enumerate() {
+        ensure(is_dns_subdomain(name), "", || {
+            format!("{name:?} is no name of a ServiceAccount: {SUBDOMAIN_FORM}")
+        })
+        .map_err(|error| error.within_item("names", index))?;
+    }
+    Ok(())
 }
 
 fn services(entity: &EntityRule, is_destination: bool) -> Result {

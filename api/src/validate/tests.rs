@@ -288,6 +288,30 @@ fn a_service_excludes_other_ways_to_say_who() {
 }
 
 #[test]
+fn names_of_service_accounts_are_dns_subdomains() {
+    let form = "use at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
+    let too_long = "a".repeat(254);
+    for bad in ["", "Robot", "a b", "a_b", "-a", "a..b", "a\"} || all() || has(x", "'", &too_long] {
+        let message = format!("{bad:?} is no name of a ServiceAccount: {form}");
+        for side in ["source", "destination"] {
+            assert_rule_refused(
+                &json!({"action": "Allow", side: {"serviceAccounts": {"names": ["robot", bad]}}}),
+                &format!("{side}.serviceAccounts.names[1]"),
+                &message,
+            );
+        }
+    }
+    let bad = json!([{"action": "Allow", "source": {"serviceAccounts": {"names": ["'"]}}}]);
+    for kind in ["GlobalNetworkPolicy", "Profile"] {
+        let error = read(kind, &json!({"egress": bad})).unwrap_err();
+        assert_eq!(error.field, "spec.egress[0].source.serviceAccounts.names[0]", "{kind}");
+    }
+    let longest = "a".repeat(253);
+    let names = ["default", "0", "a-b.c", &longest];
+    assert_rule_taken(&json!({"action": "Allow", "source": {"serviceAccounts": {"names": names}}}));
+}
+
+#[test]
 fn http_is_for_allowing_ingress_of_tcp() {
     let http = json!({"methods": ["GET"], "paths": [{"exact": "/a"}, {"prefix": "/b"}]});
     assert_rule_taken(&json!({"action": "Allow", "http": http}));

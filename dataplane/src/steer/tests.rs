@@ -68,8 +68,8 @@ fn steered(phase: Phase, wanted: u32) -> Steered<Fake> {
 fn a_pass_with_nothing_to_do_makes_no_call() {
     let mut driver = steered(Phase::Enforce, 1);
     let now = Instant::now();
-    assert_eq!(pass(&mut [&mut driver], now).changed, 1);
-    assert_eq!(pass(&mut [&mut driver], now), Report::default());
+    assert_eq!(pass(&mut [&mut driver], &Phase::ALL, now).changed, 1);
+    assert_eq!(pass(&mut [&mut driver], &Phase::ALL, now), Report::default());
     assert_eq!((driver.driver.observed, driver.driver.applied), (1, 1));
 }
 
@@ -78,12 +78,12 @@ fn nothing_is_written_where_the_kernel_could_not_be_read() {
     let mut driver = steered(Phase::Enforce, 1);
     driver.driver.fail_observe = true;
     let now = Instant::now();
-    pass(&mut [&mut driver], now);
+    pass(&mut [&mut driver], &Phase::ALL, now);
     assert_eq!(driver.driver.applied, 0);
     assert_eq!(driver.problems().len(), 1);
     let retry = driver.next_deadline(now).expect("it is tried again");
     driver.driver.fail_observe = false;
-    pass(&mut [&mut driver], retry);
+    pass(&mut [&mut driver], &Phase::ALL, retry);
     assert_eq!(driver.driver.kernel, 1);
     assert!(driver.problems().is_empty());
 }
@@ -92,12 +92,12 @@ fn nothing_is_written_where_the_kernel_could_not_be_read() {
 fn drift_is_found_when_a_reading_is_due_and_not_before() {
     let mut driver = steered(Phase::Enforce, 1);
     let now = Instant::now();
-    pass(&mut [&mut driver], now);
+    pass(&mut [&mut driver], &Phase::ALL, now);
     driver.driver.kernel = 7;
-    pass(&mut [&mut driver], now + Duration::from_secs(1));
+    pass(&mut [&mut driver], &Phase::ALL, now + Duration::from_secs(1));
     assert_eq!(driver.driver.kernel, 7);
     let due = driver.next_deadline(now).expect("a reading comes");
-    pass(&mut [&mut driver], due);
+    pass(&mut [&mut driver], &Phase::ALL, due);
     assert_eq!(driver.driver.kernel, 1);
 }
 
@@ -106,10 +106,10 @@ fn a_failure_is_waited_out_with_growing_pauses_and_then_read_again() {
     let mut driver = steered(Phase::Enforce, 1);
     driver.driver.fail_apply = true;
     let start = Instant::now();
-    pass(&mut [&mut driver], start);
+    pass(&mut [&mut driver], &Phase::ALL, start);
     let first = driver.next_deadline(start).expect("it is tried again") - start;
     assert_eq!(driver.driver.observed, 1);
-    pass(&mut [&mut driver], start + first);
+    pass(&mut [&mut driver], &Phase::ALL, start + first);
     let second = driver.next_deadline(start).expect("it is tried again") - (start + first);
     assert!(second > first);
     assert_eq!(driver.driver.observed, 2);
@@ -121,10 +121,10 @@ fn nothing_is_connected_while_rules_are_not_in_force() {
     let mut routes = steered(Phase::Connect, 1);
     rules.driver.fail_apply = true;
     let now = Instant::now();
-    pass(&mut [&mut rules, &mut routes], now);
+    pass(&mut [&mut rules, &mut routes], &Phase::ALL, now);
     assert_eq!(routes.driver.applied, 0);
     rules.driver.fail_apply = false;
     let retry = rules.next_deadline(now).expect("it is tried again");
-    pass(&mut [&mut rules, &mut routes], retry);
+    pass(&mut [&mut rules, &mut routes], &Phase::ALL, retry);
     assert_eq!(routes.driver.kernel, 1);
 }

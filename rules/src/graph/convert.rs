@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tortie_api::id::unique_id;
+use tortie_api::labels::{NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL, SERVICE_ACCOUNT_LABEL_PREFIX};
 use tortie_api::net::{IpVersion, Port, Protocol};
 use tortie_api::policy::{EntityRule, Icmp, Rule};
 use tortie_api::selector::{Selector, SelectorError};
@@ -201,7 +202,7 @@ fn positive_selector(entity: &EntityRule, namespace: &str) -> Result<Option<Stri
                 m.selector.as_ref().filter(|s| is_written(s)).map(service_account_clause).transpose()?;
             let named = (!m.names.is_empty()).then(|| {
                 let names: Vec<String> = m.names.iter().map(|n| format!("\"{n}\"")).collect();
-                format!("projectcalico.org/serviceaccount in {{{}}}", names.join(", "))
+                format!("{SERVICE_ACCOUNT_LABEL} in {{{}}}", names.join(", "))
             });
             both(selected, named)
         }
@@ -211,7 +212,7 @@ fn positive_selector(entity: &EntityRule, namespace: &str) -> Result<Option<Stri
     let asked = entity.namespace_selector.as_ref().filter(|s| is_written(s));
     let clause = match asked {
         Some(selector) => Some(namespace_clause(selector)?),
-        None if !namespace.is_empty() => Some(format!("projectcalico.org/namespace == '{namespace}'")),
+        None if !namespace.is_empty() => Some(format!("{NAMESPACE_LABEL} == '{namespace}'")),
         None => None,
     };
     let selects = endpoint.is_some() || entity.not_selector.is_some() || asked.is_some();
@@ -235,7 +236,7 @@ fn namespace_clause(selector: &Selector) -> Result<String, SelectorError> {
 
 /// A service account selector in terms of the labels that endpoints inherit from their service account.
 fn service_account_clause(selector: &Selector) -> Result<String, SelectorError> {
-    Ok(selector.prefix_labels("pcsa.")?.canonical().to_owned())
+    Ok(selector.prefix_labels(SERVICE_ACCOUNT_LABEL_PREFIX)?.canonical().to_owned())
 }
 
 /// The selector of a namespaced policy: its own, inside its namespace.
@@ -244,7 +245,7 @@ pub(crate) fn namespaced_policy_selector(
     service_accounts: Option<&Selector>,
     namespace: &str,
 ) -> Result<Selector, SelectorError> {
-    let namespace = format!("projectcalico.org/namespace == '{namespace}'");
+    let namespace = format!("{NAMESPACE_LABEL} == '{namespace}'");
     let own = selector.filter(|s| !s.is_all()).map(|s| s.canonical().to_owned());
     let own = match own {
         Some(own) => format!("({own}) && {namespace}"),

@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tortie_api::endpoint::{EndpointPort, WorkloadEndpointSpec};
+use tortie_api::labels::{
+    KUBERNETES, NAMESPACE_LABEL, NAMESPACE_LABEL_PREFIX, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL,
+    SERVICE_ACCOUNT_LABEL_PREFIX,
+};
 use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
@@ -15,15 +19,6 @@ use super::label_index::ItemId;
 use super::model::{Event, LocalEndpoint, Problem};
 use super::policies::{Policies, Profiles};
 use super::sets::{Contributor, IpSets, NamedPort};
-
-/// The label by which policies are confined to their namespace.
-pub(crate) const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
-const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
-const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
-/// The orchestrator of endpoints that name none.
-const KUBERNETES: &str = "k8s";
-/// Beginnings of labels that only profiles give: those of namespaces and service accounts.
-const INHERITED_PREFIXES: [&str; 2] = ["pcns.", "pcsa."];
 
 /// `namespace/name` of a WorkloadEndpoint.
 type EndpointId = Arc<str>;
@@ -283,8 +278,8 @@ impl Endpoints {
 /// for another namespace or service account.
 pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let reserved = [NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL];
-    let is_own =
-        |key: &str| !reserved.contains(&key) && !INHERITED_PREFIXES.iter().any(|p| key.starts_with(p));
+    let inherited = [NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX];
+    let is_own = |key: &str| !reserved.contains(&key) && !inherited.iter().any(|p| key.starts_with(p));
     labels.iter().filter(|(key, _)| is_own(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 

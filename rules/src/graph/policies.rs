@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tortie_api::Key;
-use tortie_api::policy::{Action, DEFAULT_TIER, DefaultAction, ProfileSpec, Rule};
+use tortie_api::convert::{NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX};
+use tortie_api::policy::{Action, BUILT_IN_TIERS, DefaultAction, ProfileSpec, Rule};
 use tortie_api::selector::Selector;
 
 use super::convert::{self, SetDefinition};
@@ -18,16 +19,6 @@ use super::model::{
     Event, PolicyKey, PolicyRef, PolicyRules, Problem, ProfileRules, RuleSpec, SetId, TierPolicies,
 };
 use super::sets::IpSets;
-
-/// The order of a tier that gives none, and of the tier `default`.
-const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
-
-/// Tiers that exist whether or not somebody wrote them down (Calico creates them at start).
-const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 3] = [
-    ("kube-admin", 1_000.0, DefaultAction::Pass),
-    (DEFAULT_TIER, DEFAULT_TIER_ORDER, DefaultAction::Deny),
-    ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
-];
 
 /// A policy of any kind, in the terms of Calico's API.
 #[derive(Clone, Debug, PartialEq)]
@@ -465,12 +456,14 @@ impl Profiles {
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         // A service account's profile has no rules anyway: its absence changes nothing.
         let is_missed = |name: &str| {
-            !self.sources.contains_key(name) && name != ALLOW_PROFILE && !name.starts_with("ksa.")
+            !self.sources.contains_key(name)
+                && name != ALLOW_PROFILE
+                && !name.starts_with(SERVICE_ACCOUNT_PROFILE_PREFIX)
         };
         let missing = self.users.keys().filter(move |name| is_missed(name)).map(|name| Problem {
             object: format!("Profile {name}"),
             field: "spec".to_owned(),
-            message: match name.strip_prefix("kns.") {
+            message: match name.strip_prefix(NAMESPACE_PROFILE_PREFIX) {
                 Some(namespace) => {
                     format!("there is no namespace {namespace:?}; its profile denies everything")
                 }
@@ -490,19 +483,16 @@ impl Profiles {
         problems: &mut Vec<Problem>,
     ) -> ProfileRules {
         let object = format!("Profile {name}");
-        let (ingress, egress) = match self.sources.get(name).and_then(|s| s.values().next()) {
-            Some(spec) => {
-                let mut convert = |rules: &[Rule], direction| {
-                    convert_rules(rules, direction, &object, "", definitions, problems)
-                };
-                (convert(&spec.ingress, "ingress"), convert(&spec.egress, "egress"))
-            }
-            None => {
-                let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
-                let bare: Vec<RuleSpec> =
-                    convert::rule(&Rule::new(action), "", definitions).into_iter().collect();
-                (bare.clone(), bare)
-            }
+        let (ingress, egress) = if let Some(spec) = self.sources.get(name).and_then(|s| s.values().next()) {
+            let mut convert = |rules: &[Rule], direction| {
+                convert_rules(rules, direction, &object, "", definitions, problems)
+            };
+            (convert(&spec.ingress, "ingress"), convert(&spec.egress, "egress"))
+        } else {
+            let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
+            let bare: Vec<RuleSpec> =
+                convert::rule(&Rule::new(action), "", definitions).into_iter().collect();
+            (bare.clone(), bare)
         };
         ProfileRules { name: name.clone(), ingress, egress }
     }

@@ -62,7 +62,32 @@ fn a_pod_cannot_choose_the_labels_of_its_namespace() {
             "projectcalico.org/namespace": "other",
             "projectcalico.org/serviceaccount": "other",
         });
+    })
+    .unwrap();
+    assert_eq!(
+        serde_json::to_value(&endpoint.metadata.labels).unwrap(),
+        json!({
+            "projectcalico.org/namespace": "shop",
+            "projectcalico.org/orchestrator": "k8s",
+            "projectcalico.org/serviceaccount": "robot",
+        })
+    );
+}
+
+#[test]
+fn a_pod_that_names_no_service_account_has_label_and_profile_of_the_default_one() {
+    let endpoint = endpoint(|pod| pod["spec"]["serviceAccountName"] = json!("")).unwrap();
+    assert_eq!(endpoint.metadata.labels["projectcalico.org/serviceaccount"], "default");
+    assert_eq!(endpoint.spec.service_account_name, "default");
+    assert_eq!(endpoint.spec.profiles, ["kns.shop", "ksa.shop.default"]);
+}
+
+#[test]
+fn a_mirror_pod_has_no_service_account_and_cannot_choose_one_by_label() {
+    let endpoint = endpoint(|pod| {
         pod["spec"]["serviceAccountName"] = json!("");
+        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "5ab1"});
+        pod["metadata"]["labels"] = json!({"projectcalico.org/serviceaccount": "other"});
     })
     .unwrap();
     assert_eq!(
@@ -70,6 +95,7 @@ fn a_pod_cannot_choose_the_labels_of_its_namespace() {
         json!({"projectcalico.org/namespace": "shop", "projectcalico.org/orchestrator": "k8s"})
     );
     assert_eq!(endpoint.spec.profiles, ["kns.shop"]);
+    assert!(endpoint.metadata.annotations.is_empty());
 }
 
 #[test]
