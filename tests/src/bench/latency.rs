@@ -1,0 +1,166 @@
+//! From a file to the kernel: a changed rule of a policy, and a new pod.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::by_hand::{Change, WRITE_TOOLS};
+use super::control::Control;
+use super::events::Events;
+use super::scene::{PodId, Scene, policy};
+use super::stats::Samples;
+use super::{Backend, Part, Row, Unit};
+use crate::manifests::ObjectKey;
+
+/// The two ports that the changed rule takes turns with.
+const PORTS: [u16; 2] = [9001, 9002];
+/// The agent spares unknown routes of a new interface for ten seconds.
+const ROUTE_GONE: Duration = Duration::from_secs(20);
+
+/// Measures `changes` changes of each kind. The agent runs and has applied everything.
+pub(super) fn measure(scene: &mut Scene, changes: usize) -> anyhow::Result<Vec<Row>> {
+    let control = scene.control()?;
+    let events = Events::listen(scene.netns()?)?;
+    let mut measurement = Measurement { scene, control, events };
+    let mut rows = measurement.policy(changes)?;
+    rows.push(measurement.new_pod(changes)?);
+    Ok(rows)
+}
+
+struct Measurement<'a> {
+    scene: &'a mut Scene,
+    control: Control,
+    events: Events,
+}
+
+impl Measurement<'_> {
+    fn policy(&mut self, changes: usize) -> anyhow::Result<Vec<Row>> {
+        let states = PORTS.map(|port| -> anyhow::Result<_> {
+            self.set_port(port)?;
+            self.settle()?;
+            self.scene.tools.state()
+        });
+        let [first, second] = states;
+        let (first, second) = (first?, second?);
+        let backend = self.scene.backend;
+        let by_hand = [second.change(&first, backend), first.change(&second, backend)];
+        let (mut told, mut answered) = (Samples::default(), Samples::default());
+        let (mut hand_told, mut hand_done) = (Samples::default(), Samples::default());
+        for (change, port) in by_hand.iter().zip(PORTS).cycle().take(changes) {
+            if backend == Backend::Nft {
+                told.push(self.policy_until_told(change, port)?);
+                hand_told.push(self.by_hand_until_told(change)?);
+                // Back, so that the next change is one.
+                self.set_port(PORTS[usize::from(port == PORTS[0])])?;
+                self.settle()?;
+            }
+            answered.push(self.policy_until_answered(port)?);
+            self.check_port(change, port)?;
+            hand_done.push(millis(self.scene.tools.apply(change)?.1));
+        }
+        let size = self.scene.size;
+        let row = |end: &str, ours: &Samples, theirs: &Samples| {
+            let what = format!("policy file to {end}, {size} pods, {backend}");
+            Row::new(Part::Latency, what, Unit::Millis, ours)
+                .beside("iptables-restore, ip6tables-restore", theirs)
+        };
+        let mut rows = Vec::new();
+        if backend == Backend::Nft {
+            rows.push(row("rule", &told, &hand_told));
+        }
+        rows.push(row("agent's answer", &answered, &hand_done));
+        Ok(rows)
+    }
+
+    /// A change, to the kernel's notification of the rule in both IP versions.
+    fn policy_until_told(&mut self, change: &Change, port: u16) -> anyhow::Result<f64> {
+        self.events.clear();
+        let started = Instant::now();
+        self.set_port(port)?;
+        let told = self.scene.explain(self.events.wait(&change.events))?;
+        self.settle()?;
+        self.check_port(change, port)?;
+        Ok(millis(told - started))
+    }
+
+    /// The same chains by hand, to the same notification.
+    fn by_hand_until_told(&mut self, change: &Change) -> anyhow::Result<f64> {
+        self.events.clear();
+        let (started, _) = self.scene.tools.apply(change)?;
+        Ok(millis(self.events.wait(&change.events)? - started))
+    }
+
+    /// A change, to the agent's answer that it is applied.
+    fn policy_until_answered(&mut self, port: u16) -> anyhow::Result<f64> {
+        let started = Instant::now();
+        self.set_port(port)?;
+        self.settle()?;
+        Ok(millis(started.elapsed()))
+    }
+
+    fn check_port(&self, change: &Change, port: u16) -> anyhow::Result<()> {
+        let mut rules = String::new();
+        for chain in &change.chains {
+            rules.push_str(&self.scene.tools.chain(chain)?);
+        }
+        ensure!(rules.contains(&format!("--dports {port}")), "port {port} is not in {rules}");
+        Ok(())
+    }
+
+    /// A pod whose interface is there, from its file to its rules and its route.
+    fn new_pod(&mut self, changes: usize) -> anyhow::Result<Row> {
+        let pod = self.scene.spare();
+        let without = self.scene.tools.state()?;
+        self.scene.write_pod(pod, 0)?;
+        self.settle()?;
+        let route = self.route(pod)?;
+        let change = without
+            .change(&self.scene.tools.state()?, self.scene.backend)
+            .with_route(pod.address(), route.trim());
+        let (mut told, mut floor) = (Samples::default(), Samples::default());
+        for _ in 0..changes {
+            self.scene.manifests.remove(&ObjectKey::of(&pod.manifest("", 0))?)?;
+            self.settle()?;
+            self.wait_without_route(pod)?;
+            self.events.clear();
+            let started = Instant::now();
+            self.scene.write_pod(pod, 0)?;
+            let at = self.scene.explain(self.events.wait(&change.events))?;
+            told.push(millis(at - started));
+            self.settle()?;
+            floor.push(millis(self.scene.tools.apply(&change)?.1));
+        }
+        let what = format!("pod file to rules and route, {} pods, {}", self.scene.size, self.scene.backend);
+        Ok(Row::new(Part::Latency, what, Unit::Millis, &told).beside(WRITE_TOOLS, &floor))
+    }
+
+    /// A route may outlive its pod for a while after the interface was first seen.
+    fn wait_without_route(&self, pod: PodId) -> anyhow::Result<()> {
+        let deadline = Instant::now() + ROUTE_GONE;
+        while !self.route(pod)?.is_empty() {
+            ensure!(Instant::now() < deadline, "the route of a removed pod is still there");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn route(&self, pod: PodId) -> anyhow::Result<String> {
+        let address = pod.address().to_string();
+        Ok(self.scene.netns()?.check("ip", &["-4", "route", "show", &address], "")?)
+    }
+
+    fn set_port(&mut self, port: u16) -> anyhow::Result<()> {
+        Ok(self.scene.manifests.apply(&policy(0, 0, port))?)
+    }
+
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let applied = self.control.wait();
+        self.scene.explain(applied).context("a change")
+    }
+}
+
+/// A duration in milliseconds.
+pub(super) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,124 @@
+//! Others who change our kernel objects: what they did is undone within the refresh intervals, and what is theirs
+//! stays as it is.
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::Outcome;
+use crate::scene::{Backend, NODE, Scene, eventually};
+use crate::shop::{self, CLIENT, OTHER, SHOP, WEB};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    crate::on_both(
+        "drift",
+        &[
+            ("changed_chains_and_hooks_are_put_right", rules),
+            ("changed_sets_are_put_right", sets),
+            ("deleted_routes_are_put_back", routes),
+        ],
+    )
+}
+
+/// The shop, read again every 200 ms and for no other reason, with objects of others beside ours.
+fn open(backend: Backend) -> Result<(Scene, Vec<String>), Failed> {
+    let mut scene = shop::stocked(backend)?;
+    for name in ["IPTABLESREFRESHINTERVAL", "IPSETSREFRESHINTERVAL", "ROUTEREFRESHINTERVAL"] {
+        scene.set_env(&format!("FELIX_{name}"), "0.2");
+    }
+    scene.set_env("FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS", "3600");
+    for line in [
+        "ipset create foreign-set hash:ip",
+        "ipset create cali-foreign hash:net",
+        "ipset add foreign-set 10.65.1.4",
+        "ipset add cali-foreign 10.65.0.0/16",
+        "ip route add 203.0.113.0/24 dev eth0 proto 99",
+    ] {
+        scene.run(NODE, line)?;
+    }
+    for line in [
+        "iptables -N FOREIGN",
+        "iptables -A FOREIGN -m set --match-set foreign-set src -j RETURN",
+        "iptables -A FORWARD -s 203.0.113.9 -j FOREIGN",
+        "iptables -t nat -A POSTROUTING -s 203.0.113.9 -j RETURN",
+    ] {
+        scene.iptables(NODE, line)?;
+    }
+    scene.start()?;
+    let wanted = scene.kernel(NODE)?;
+    Ok((scene, wanted))
+}
+
+/// Does damage and waits until it is undone.
+fn damage(scene: &Scene, wanted: &[String], lines: &[&str]) -> Outcome {
+    for line in lines {
+        let program = line.split_whitespace().next().unwrap_or_default();
+        let ran = if program == "iptables" { scene.iptables(NODE, line) } else { scene.run(NODE, line) };
+        ran?;
+    }
+    scene.expect_kernel(NODE, wanted).map_err(|e| format!("after {lines:?}: {e:?}").into())
+}
+
+/// The chain of ours that holds the policy for `web`.
+fn policy_chain(scene: &Scene) -> Result<String, Failed> {
+    let text = scene.iptables(NODE, "iptables -S")?;
+    let mut names = text.lines().filter_map(|line| line.strip_prefix("-N "));
+    Ok(names
+        .find(|name| name.starts_with("cali-pi-") && name.contains("web"))
+        .ok_or(text.clone())?
+        .to_owned())
+}
+
+fn rules(backend: Backend) -> Outcome {
+    let (scene, wanted) = open(backend)?;
+    let chain = policy_chain(&scene)?;
+    let text = |verb: &str, rest: &str| format!("iptables {verb} {chain} {rest}");
+    damage(&scene, &wanted, &["iptables -F cali-FORWARD"])?;
+    damage(&scene, &wanted, &[text("-F", "").trim_end()])?;
+    // A rule of another in our chain, which would open everything.
+    damage(&scene, &wanted, &[&text("-I", "1 -j ACCEPT")])?;
+    damage(&scene, &wanted, &[&text("-D", "1")])?;
+    damage(&scene, &wanted, &["iptables -D FORWARD 1"])?;
+    // Another puts its rule before ours.
+    let foreign = "-s 203.0.113.9 -j FOREIGN";
+    damage(
+        &scene,
+        &wanted,
+        &[&format!("iptables -D FORWARD {foreign}"), &format!("iptables -I FORWARD 1 {foreign}")],
+    )?;
+    // A whole table is emptied.
+    damage(&scene, &wanted, &["iptables -t mangle -F", "iptables -t mangle -X"])?;
+    damage(&scene, &wanted, &["iptables -N cali-leftover", "iptables -A cali-leftover -j ACCEPT"])?;
+    scene.expect(&SHOP)
+}
+
+fn sets(backend: Backend) -> Outcome {
+    let (scene, wanted) = open(backend)?;
+    let set = scene.set_with(NODE, "10.65.1.3")?;
+    damage(&scene, &wanted, &[&format!("ipset del {set} 10.65.1.3")])?;
+    damage(&scene, &wanted, &[&format!("ipset add {set} 10.65.1.4")])?;
+    damage(&scene, &wanted, &[&format!("ipset flush {set}")])?;
+    let refused = scene.lab.node(NODE)?.run("ipset", &["destroy", &set])?;
+    assert!(!refused.status.success(), "a set that rules use cannot be destroyed");
+    assert_eq!(scene.kernel(NODE)?, wanted);
+    // Without the rules that use it, it can be. Both come back; in which order the two are noticed is open.
+    eventually("the set can be destroyed", || {
+        let text = scene.iptables(NODE, "iptables -S")?;
+        let users =
+            text.lines().filter(|line| line.contains(&set)).filter_map(|l| l.split_whitespace().nth(1));
+        for chain in users {
+            scene.iptables(NODE, &format!("iptables -F {chain}"))?;
+        }
+        let destroyed = scene.lab.node(NODE)?.run("ipset", &["destroy", &set])?;
+        Ok(destroyed.status.success().then_some(()))
+    })?;
+    scene.expect_kernel(NODE, &wanted)?;
+    // A set of ours that nobody wants goes.
+    damage(&scene, &wanted, &["ipset create cali40s:leftover hash:net"])?;
+    scene.expect(&SHOP)
+}
+
+fn routes(backend: Backend) -> Outcome {
+    let (scene, wanted) = open(backend)?;
+    damage(&scene, &wanted, &["ip route del 10.65.1.2"])?;
+    damage(&scene, &wanted, &["ip route flush proto 80"])?;
+    scene.expect(&[(CLIENT, WEB, true), (OTHER, WEB, false)])
+}

@@ -1,0 +1,82 @@
+//! The agent end to end: real agents on real kernels, told by files and asked by `tortiectl`, watched from the pods.
+//!
+//! | module | about |
+//! |---|---|
+//! | [`bad_input`] | manifests that cannot be used |
+//! | [`pods`] | pods, labels and interfaces that change |
+//! | [`settings`] | where settings come from, and changing them in flight |
+//! | [`lifecycle`] | ending, killing and starting agents |
+//! | [`drift`] | others who change our kernel objects |
+//! | [`refused`] | what the kernel does not take |
+//! | [`health`] | readiness and liveness |
+//! | [`flows`] | established connections, and addresses on the way out |
+//! | [`sharing`] | agents beside each other |
+//! | [`scene`] [`shop`] [`watch`] | what they stand on |
+
+mod bad_input;
+mod drift;
+mod flows;
+mod health;
+mod lifecycle;
+mod pods;
+mod refused;
+mod scene;
+mod settings;
+mod sharing;
+mod shop;
+mod watch;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tortie_tests::lab;
+
+use self::scene::Backend;
+
+type Outcome = Result<(), Failed>;
+
+/// A test: its name is the sentence that it proves.
+type Test = (&'static str, fn() -> Outcome);
+
+/// A test that is run on each iptables back end.
+type BackendTest = (&'static str, fn(Backend) -> Outcome);
+
+/// Tests mostly wait for the kernel and for programs, so more of them than processors run at a time.
+const AT_ONCE: usize = 6;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list
+        && let Err(error) = lab::enter()
+    {
+        eprintln!("the lab cannot be used here: {error}");
+        return ExitCode::FAILURE;
+    }
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let trials: Vec<Vec<Trial>> = vec![
+        bad_input::trials(),
+        drift::trials(),
+        flows::trials(),
+        health::trials(),
+        lifecycle::trials(),
+        pods::trials(),
+        refused::trials(),
+        settings::trials(),
+        sharing::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// Tests by name, in order.
+fn named(module: &str, tests: &[Test]) -> Vec<Trial> {
+    tests.iter().map(|(name, test)| Trial::test(format!("{module}::{name}"), *test)).collect()
+}
+
+/// Tests that run on both iptables back ends.
+fn on_both(module: &str, tests: &[BackendTest]) -> Vec<Trial> {
+    let both = [Backend::Nft, Backend::Legacy];
+    let trial = |name: &str, test: fn(Backend) -> Outcome, backend: Backend| {
+        Trial::test(format!("{module}::{name}::{}", backend.name()), move || test(backend))
+    };
+    tests.iter().flat_map(|(name, test)| both.map(|backend| trial(name, *test, backend))).collect()
+}

@@ -1,0 +1,303 @@
+//! The lab with agents on all nodes and a folder of manifests between them: what every test here begins with.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use similar::{ChangeTag, TextDiff};
+use tortie_api::control::{Area, Status};
+use tortie_tests::lab::{AgentOptions, Lab, LabBuilder, Netns, Probe, Traffic};
+
+use crate::Outcome;
+
+/// How long anything may take. Nothing is measured against it; it only ends tests that fail.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a probe that must be blocked is waited for.
+const BLOCKED_WAIT: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(10);
+/// The node that most tests look at.
+pub(crate) const NODE: &str = "node-1";
+
+/// An iptables back end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Nft,
+    Legacy,
+}
+
+impl Backend {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+/// A lab whose agents share one datastore.
+pub(crate) struct Scene {
+    pub(crate) lab: Lab,
+    backend: Backend,
+    datastore: PathBuf,
+    options: AgentOptions,
+}
+
+impl Scene {
+    /// A lab with an empty datastore; no agent runs yet. IPv6 is off unless a test turns it on: half the work.
+    pub(crate) fn new(builder: LabBuilder, backend: Backend) -> Result<Self, Failed> {
+        let lab = builder.build()?;
+        let datastore = lab.dir().join("resources");
+        fs::create_dir(&datastore)?;
+        let env = [("FELIX_IPTABLESBACKEND", backend.name()), ("FELIX_IPV6SUPPORT", "false")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let options = AgentOptions { datastore: datastore.clone(), env, ..AgentOptions::default() };
+        Ok(Self { lab, backend, datastore, options })
+    }
+
+    /// Sets an environment variable of agents that are started from now on.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.options.env.retain(|(known, _)| known != name);
+        self.options.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Gives agents that are started from now on a configuration file.
+    pub(crate) fn set_config(&mut self, text: &str) -> Outcome {
+        let path = self.lab.dir().join("felix.cfg");
+        fs::write(&path, text)?;
+        self.options.config = Some(path);
+        Ok(())
+    }
+
+    /// Starts the agent of one node; one that runs there is killed.
+    pub(crate) fn start_on(&mut self, node: &str) -> Outcome {
+        Ok(self.lab.start_agent_with(node, &self.options)?)
+    }
+
+    /// Starts all agents and waits until they have applied everything.
+    pub(crate) fn start(&mut self) -> Outcome {
+        let nodes: Vec<String> = self.lab.node_names().map(str::to_owned).collect();
+        nodes.iter().try_for_each(|node| self.start_on(node))?;
+        self.settle()
+    }
+
+    /// Waits with `tortiectl wait --applied`, which must succeed.
+    pub(crate) fn settle(&mut self) -> Outcome {
+        Ok(self.lab.wait_applied(DEADLINE)?)
+    }
+
+    /// Where the manifests are.
+    pub(crate) fn datastore(&self) -> &PathBuf {
+        &self.datastore
+    }
+
+    /// How the agents are started.
+    pub(crate) fn options(&self) -> &AgentOptions {
+        &self.options
+    }
+
+    /// Puts a file into the datastore in one step, as an editor does.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Outcome {
+        let draft = self.lab.dir().join(format!("draft-{name}"));
+        fs::write(&draft, text)?;
+        Ok(fs::rename(&draft, self.datastore.join(name))?)
+    }
+
+    /// Takes a file out of the datastore.
+    pub(crate) fn remove(&self, name: &str) -> Outcome {
+        Ok(fs::remove_file(self.datastore.join(name))?)
+    }
+
+    /// Puts a file into the datastore and waits until it is in force.
+    pub(crate) fn apply(&mut self, name: &str, text: impl AsRef<[u8]>) -> Outcome {
+        self.write(name, text)?;
+        self.settle()
+    }
+
+    /// What `tortiectl status` says of a node's agent.
+    pub(crate) fn status(&self, node: &str) -> Result<Status, Failed> {
+        let output = self.lab.ctl(node, &["status", "-o", "json"])?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// The node's problems of one area, one line each.
+    pub(crate) fn problems(&self, area: Area) -> Result<Vec<String>, Failed> {
+        let problems = self.status(NODE)?.problems.into_iter().filter(|p| p.area == area);
+        Ok(problems.map(|p| format!("{}: {}", p.object, p.message)).collect())
+    }
+
+    /// That exactly one problem of an area holds all these words, or that there is none if no words are given.
+    pub(crate) fn expect_problem(&self, area: Area, words: &[&str]) -> Outcome {
+        let problems = self.problems(area)?;
+        let fitting = problems.iter().filter(|p| words.iter().all(|w| p.contains(w))).count();
+        let wanted = usize::from(!words.is_empty());
+        if fitting == wanted && (wanted == 1 || problems.is_empty()) {
+            return Ok(());
+        }
+        Err(format!("problems: {problems:#?}, wanted: {words:?}").into())
+    }
+
+    /// That TCP to port 80 passes (`true`) or does not, from the first to the second of each.
+    pub(crate) fn expect(&self, cells: &[(&str, &str, bool)]) -> Outcome {
+        let wrong = self.wrong(Traffic::tcp(80), cells)?;
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+    }
+
+    /// The same for what no `wait --applied` covers: looks until it holds.
+    pub(crate) fn expect_soon(&self, cells: &[(&str, &str, bool)]) -> Outcome {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let wrong = self.wrong(Traffic::tcp(80), cells)?;
+            if wrong.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(wrong.join("\n").into());
+            }
+        }
+    }
+
+    /// The cells that are not as wanted. What must pass is waited for long: a busy machine is no policy.
+    pub(crate) fn wrong(
+        &self,
+        traffic: Traffic,
+        cells: &[(&str, &str, bool)],
+    ) -> Result<Vec<String>, Failed> {
+        let mut wrong = Vec::new();
+        for (wanted, wait) in [(true, Duration::from_secs(5)), (false, BLOCKED_WAIT)] {
+            let cells = cells.iter().filter(|(_, _, passes)| *passes == wanted);
+            let probes: Vec<Probe> = cells
+                .map(|(from, to, _)| Ok(Probe::new(from.parse()?, to.parse()?, traffic)))
+                .collect::<Result<_, Failed>>()?;
+            for (probe, passed) in probes.iter().zip(self.lab.probe_within(&probes, wait)?) {
+                if passed != wanted {
+                    wrong.push(format!("{probe} {}", if passed { "passes" } else { "is blocked" }));
+                }
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// A pod's namespace, given as `NAMESPACE/NAME`.
+    pub(crate) fn netns(&self, endpoint: &str) -> Result<Netns, Failed> {
+        Ok(self.lab.host(&endpoint.parse()?)?.netns().clone())
+    }
+
+    /// Runs a program on a node; it must succeed.
+    pub(crate) fn run(&self, node: &str, line: &str) -> Result<String, Failed> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (program, args) = words.split_first().ok_or("no program")?;
+        Ok(self.lab.node(node)?.check(program, args, "")?)
+    }
+
+    /// The program `iptables` of the back end, or one of its siblings such as `iptables-save`.
+    pub(crate) fn iptables(&self, node: &str, line: &str) -> Result<String, Failed> {
+        let (program, args) = line.split_once(' ').unwrap_or((line, ""));
+        let (family, suffix) = program.split_once('-').unwrap_or((program, ""));
+        let dash = if suffix.is_empty() { "" } else { "-" };
+        self.run(node, &format!("{family}-{}{dash}{suffix} {args}", self.backend.name()))
+    }
+
+    /// What a node's kernel holds, in lines that are the same whenever it holds the same.
+    pub(crate) fn kernel(&self, node: &str) -> Result<Vec<String>, Failed> {
+        let mut all = Vec::new();
+        for program in ["iptables-save", "ip6tables-save"] {
+            let text = self.iptables(node, program)?;
+            let lines = text.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT");
+            all.extend(lines.map(|line| format!("{program} {}", without_counters(line))));
+        }
+        let sets = self.run(node, "ipset save")?;
+        let lines: BTreeSet<String> = sets.lines().map(without_initval).collect();
+        all.extend(lines);
+        for line in
+            ["ip -4 route show table all", "ip -6 route show table all", "ip neigh show nud permanent"]
+        {
+            let text = self.run(node, line)?;
+            // The table `local` is the kernel's own, with addresses made of random MAC addresses.
+            let lines: BTreeSet<&str> =
+                text.lines().map(str::trim_end).filter(|l| !l.contains(" table local ")).collect();
+            all.extend(lines.into_iter().map(|l| format!("{line}: {l}")));
+        }
+        Ok(all)
+    }
+
+    /// Looks at the node's kernel until it holds `wanted`.
+    pub(crate) fn expect_kernel(&self, node: &str, wanted: &[String]) -> Outcome {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let found = self.kernel(node)?;
+            if found == wanted {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!(
+                    "the kernel (+) is not as it should be (-)\n{}",
+                    difference(wanted, &found)
+                )
+                .into());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The name of the only ip set with this member.
+    pub(crate) fn set_with(&self, node: &str, member: &str) -> Result<String, Failed> {
+        let text = self.run(node, "ipset save")?;
+        let mut names = text.lines().filter_map(|line| {
+            let (name, found) = line.strip_prefix("add ")?.split_once(' ')?;
+            (found == member).then(|| name.to_owned())
+        });
+        names.next().ok_or_else(|| format!("no set holds {member}:\n{text}").into())
+    }
+}
+
+fn without_counters(line: &str) -> &str {
+    if line.starts_with(':') { line.split(" [").next().unwrap_or(line) } else { line }
+}
+
+fn without_initval(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|w| *w == "initval").unwrap_or(words.len());
+    words[..at].join(" ")
+}
+
+/// The lines that differ.
+pub(crate) fn difference(wanted: &[String], found: &[String]) -> String {
+    let (wanted, found) = (wanted.join("\n"), found.join("\n"));
+    let diff = TextDiff::from_lines(&wanted, &found);
+    let changes = diff.iter_all_changes().filter(|c| c.tag() != ChangeTag::Equal);
+    let lines = changes.map(|change| {
+        let sign = if change.tag() == ChangeTag::Delete { '-' } else { '+' };
+        format!("{sign} {}\n", change.value().trim_end())
+    });
+    lines.collect()
+}
+
+/// Looks until there is something to see.
+pub(crate) fn eventually<T>(
+    what: &str,
+    mut look: impl FnMut() -> Result<Option<T>, Failed>,
+) -> Result<T, Failed> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(seen) = look()? {
+            return Ok(seen);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("waited in vain: {what}").into());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// That a text holds a line.
+pub(crate) fn expect_line(text: &str, line: &str) -> Outcome {
+    if text.lines().any(|l| l.trim_end() == line) {
+        return Ok(());
+    }
+    Err(format!("no line {line:?} in\n{text}").into())
+}

@@ -1,0 +1,161 @@
+//! Where settings come from: environment, file, `FelixConfiguration` of the node, of all nodes, built-in defaults,
+//! the first that has a good value. And changing them in flight.
+
+use libtest_mimic::Trial;
+use tortie_api::control::Area;
+
+use crate::Outcome;
+use crate::scene::{Backend, NODE, Scene, expect_line};
+use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB};
+use crate::watch::{Talk, Watch};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = crate::named(
+        "settings",
+        &[
+            ("environment_counts_more_than_file_more_than_node_more_than_default", precedence),
+            ("a_bad_value_is_reported_and_the_layer_below_counts", bad_values),
+            ("a_setting_that_does_not_exist_is_reported_and_the_others_stay", unknown_setting),
+        ],
+    );
+    trials.extend(crate::on_both(
+        "settings",
+        &[("a_change_in_flight_interrupts_and_opens_nothing", in_flight)],
+    ));
+    trials
+}
+
+/// A `FelixConfiguration`; its settings as YAML writes them between braces.
+fn felix(name: &str, settings: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{settings}}}\n"
+    )
+}
+
+/// What the kernel shows of four settings.
+#[derive(Debug, Clone, Copy)]
+struct Visible {
+    /// `DefaultEndpointToHostAction`
+    to_host: &'static str,
+    /// `ChainInsertMode`: whether our hook comes before the rule of another.
+    is_first: bool,
+    /// `IptablesMarkMask`: its lowest bit.
+    mark: &'static str,
+    /// `MaxIpsetSize`
+    set_size: u32,
+}
+
+fn expect_visible(scene: &Scene, visible: Visible) -> Outcome {
+    let text = scene.iptables(NODE, "iptables -S cali-wl-to-host")?;
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.ends_with(&format!("-j {}", visible.to_host)), "{visible:?}\n{text}");
+    let text = scene.iptables(NODE, "iptables -S FORWARD")?;
+    let position = |word: &str| text.lines().position(|line| line.contains(word));
+    let (ours, foreign) = (position("-j cali-FORWARD"), position("203.0.113.9"));
+    assert!(ours.is_some() && foreign.is_some(), "{text}");
+    assert_eq!(ours < foreign, visible.is_first, "{visible:?}\n{text}");
+    let text = scene.iptables(NODE, "iptables-save -t filter")?;
+    assert!(text.contains(&format!("--mark {0}/{0} -j", visible.mark)), "{visible:?}\n{text}");
+    let text = scene.run(NODE, "ipset save")?;
+    let all = text.lines().filter(|line| line.starts_with("create cali40"));
+    let size = format!(" maxelem {} ", visible.set_size);
+    assert!(all.clone().count() > 2 && all.clone().all(|line| line.contains(&size)), "{visible:?}\n{text}");
+    Ok(())
+}
+
+fn precedence() -> Outcome {
+    let mut scene = shop::stocked(Backend::Nft)?;
+    scene.iptables(NODE, "iptables -A FORWARD -s 203.0.113.9 -j ACCEPT")?;
+    scene.write(
+        "default.yaml",
+        felix("default", "defaultEndpointToHostAction: Accept, chainInsertMode: Append, iptablesMarkMask: 0xff00000, maxIpsetSize: 1000"),
+    )?;
+    let node = "chainInsertMode: Insert, iptablesMarkMask: 0xff0000, maxIpsetSize: 2000";
+    scene.write("node.yaml", felix("node.node-1", node))?;
+    scene.write("another.yaml", felix("node.node-2", "defaultEndpointToHostAction: Return"))?;
+    scene.set_config("[global]\nIptablesMarkMask = 0xff000\nMaxIpsetSize = 3000\n")?;
+    scene.set_env("FELIX_MAXIPSETSIZE", "4000");
+    scene.start()?;
+    let all = Visible { to_host: "ACCEPT", is_first: true, mark: "0x1000", set_size: 4000 };
+    expect_visible(&scene, all)?;
+    scene.expect_problem(Area::Setting, &[])?;
+    scene.remove("node.yaml")?;
+    scene.settle()?;
+    expect_visible(&scene, Visible { is_first: false, ..all })?;
+    scene.remove("default.yaml")?;
+    scene.settle()?;
+    expect_visible(&scene, Visible { to_host: "DROP", ..all })?;
+    scene.apply("node.yaml", felix("node.node-1", node))?;
+    expect_visible(&scene, Visible { to_host: "DROP", ..all })?;
+    scene.expect(&SHOP)
+}
+
+fn bad_values() -> Outcome {
+    let mut scene = shop::stocked(Backend::Nft)?;
+    scene.iptables(NODE, "iptables -A FORWARD -s 203.0.113.9 -j ACCEPT")?;
+    scene.write("default.yaml", felix("default", "chainInsertMode: Append, iptablesMarkMask: 0xff000"))?;
+    scene.write("node.yaml", felix("node.node-1", "chainInsertMode: Sideways, maxIpsetSize: many"))?;
+    scene.set_config("DefaultEndpointToHostAction = ACCEPT\n")?;
+    scene.set_env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "perhaps");
+    scene.set_env("FELIX_IPTABLESMARKMASK", "0x1");
+    scene.start()?;
+    let visible = Visible { to_host: "ACCEPT", is_first: false, mark: "0x1000", set_size: 1_048_576 };
+    expect_visible(&scene, visible)?;
+    for words in [
+        ["FelixConfiguration node.node-1", "chainInsertMode", "Sideways"],
+        ["FelixConfiguration node.node-1", "maxIpsetSize", "many"],
+        ["environment", "DEFAULTENDPOINTTOHOSTACTION", "perhaps"],
+        ["environment", "IPTABLESMARKMASK", "mask"],
+    ] {
+        scene.expect_problem(Area::Setting, &words)?;
+    }
+    scene.expect(&SHOP)?;
+    // Mended in flight, and broken again.
+    scene.apply("node.yaml", felix("node.node-1", "chainInsertMode: Insert, maxIpsetSize: 5000"))?;
+    expect_visible(&scene, Visible { is_first: true, set_size: 5000, ..visible })?;
+    assert_eq!(scene.problems(Area::Setting)?.len(), 2);
+    scene.apply("node.yaml", felix("node.node-1", "chainInsertMode: Insert, maxIpsetSize: -1"))?;
+    expect_visible(&scene, Visible { is_first: true, ..visible })?;
+    scene.expect_problem(Area::Setting, &["FelixConfiguration node.node-1", "maxIpsetSize", "-1"])?;
+    scene.expect(&SHOP)
+}
+
+fn unknown_setting() -> Outcome {
+    let mut scene = shop::open(Backend::Nft)?;
+    scene.apply("default.yaml", felix("default", "defaultEndpointToHostAction: Accept"))?;
+    scene.apply("default.yaml", felix("default", "defaultEndpointToHostAktion: Return"))?;
+    scene.expect_problem(Area::Datastore, &["default.yaml", "spec.defaultEndpointToHostAktion"])?;
+    let text = scene.iptables(NODE, "iptables -S cali-wl-to-host")?;
+    assert!(text.trim_end().ends_with("-j ACCEPT"), "{text}");
+    scene.expect(&SHOP)
+}
+
+fn in_flight(backend: Backend) -> Outcome {
+    let mut scene = shop::open(backend)?;
+    let (open, closed) = (Watch::open(&scene, CLIENT, WEB)?, Watch::closed(&scene, OTHER, WEB)?);
+    let mut talk = Talk::open(&scene, CLIENT, VAULT)?;
+    for settings in [
+        "iptablesMarkMask: 0xff000",
+        "iptablesMarkMask: 0xff000000, chainInsertMode: Append",
+        "chainInsertMode: Insert, iptablesFilterDenyAction: Reject",
+        "defaultEndpointToHostAction: Accept, maxIpsetSize: 5000",
+        "ipv6Support: true, iptablesFilterAllowAction: Return, disableConntrackInvalidCheck: true",
+        "logSeverityScreen: Debug, iptablesRefreshInterval: 10s, deviceRouteProtocol: 99",
+    ] {
+        scene.apply("default.yaml", felix("default", settings))?;
+        scene.expect(&SHOP).map_err(|e| format!("{settings}: {e:?}"))?;
+        talk.goes_on().map_err(|e| format!("{settings}: {e:?}"))?;
+        scene.expect_problem(Area::Setting, &[])?;
+    }
+    expect_line(&scene.run(NODE, "ip route show proto 99 10.65.1.2")?, &route_to_web())?;
+    scene.remove("default.yaml")?;
+    scene.settle()?;
+    talk.goes_on()?;
+    open.end()?;
+    closed.end()?;
+    scene.expect(&SHOP)
+}
+
+fn route_to_web() -> String {
+    format!("10.65.1.2 dev {} scope link metric 1024", tortie_tests::lab::host_interface("shop", "web"))
+}

@@ -1,0 +1,258 @@
+//! Whole states, as a live Felix v3.32.0 left them in the kernel, against what the agent leaves there.
+//!
+//! Each folder under `golden/felix` holds the resources that went in and what `iptables-save`, `ip6tables-save`,
+//! `ipset save`, `ip route`, `ip neigh` and the sysctls showed afterwards. The comparison is line by line. Chains
+//! that differ on purpose are in the folder's `mended.txt`, which `TORTIE_BLESS=1` writes anew; README.md says why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde::Deserialize;
+use similar::{ChangeTag, TextDiff};
+use tortie_tests::lab::{self, Netns, Programs};
+
+type Outcome = Result<(), Failed>;
+
+/// Chains in which a live Felix lets traffic through that it should not: rules with three and more match blocks.
+const MENDED: [&str; 1] = ["cali-pi-gnp/web-in"];
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/felix")
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if !arguments.list
+        && let Err(error) = lab::enter()
+    {
+        eprintln!("the lab cannot be used here: {error}");
+        return ExitCode::FAILURE;
+    }
+    let entries = fs::read_dir(golden()).expect("the golden states are in the repository");
+    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
+    let mut states: Vec<PathBuf> = paths.filter(|p| p.is_dir()).collect();
+    states.sort();
+    let trial = |state: PathBuf| {
+        let name = state.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Trial::test(format!("the_kernel_holds_what_felix_left::{name}"), move || check(&state))
+    };
+    libtest_mimic::run(&arguments, states.into_iter().map(trial).collect()).exit_code()
+}
+
+#[derive(Deserialize)]
+struct Workloads {
+    backend: String,
+}
+
+/// A node as `interfaces.txt` describes it, with an agent that has applied everything.
+struct Node {
+    netns: Netns,
+    agent: Child,
+    backend: String,
+    /// Holds the agent's files; the far ends of the links live in `_far`.
+    _dir: tempfile::TempDir,
+    _far: Netns,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+fn start(state: &Path) -> Result<Node, Failed> {
+    let workloads: Workloads = serde_json::from_str(&fs::read_to_string(state.join("workloads.json"))?)?;
+    let (netns, far) = wire(&fs::read_to_string(state.join("interfaces.txt"))?)?;
+    let dir = tempfile::tempdir()?;
+    let resources = dir.path().join("resources");
+    fs::create_dir(&resources)?;
+    fs::copy(state.join("resources.yaml"), resources.join("resources.yaml"))?;
+    let programs = Programs::locate()?;
+    let (socket, log) = (dir.path().join("agent.sock"), dir.path().join("agent.log"));
+    let mut command = Command::new(&programs.agent);
+    command.args(["--node", "node-a", "--datastore"]).arg(format!("local:{}", resources.display()));
+    command.arg("--socket").arg(&socket);
+    command.env("XTABLES_LOCKFILE", dir.path().join("xtables.lock")).env("FELIX_HEALTHENABLED", "false");
+    let env = fs::read_to_string(state.join("felix.env"))?;
+    command.envs(env.lines().filter_map(|line| line.split_once('=')));
+    command.env("FELIX_IPTABLESBACKEND", &workloads.backend);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+    let agent = netns.spawn(&mut command)?;
+    let node = Node { netns, agent, backend: workloads.backend, _dir: dir, _far: far };
+    let mut wait = Command::new(&programs.ctl);
+    let output =
+        wait.arg("--socket").arg(&socket).args(["wait", "--applied", "--timeout", "20s"]).output()?;
+    if output.status.success() {
+        return Ok(node);
+    }
+    let log = fs::read_to_string(log).unwrap_or_default();
+    Err(format!("{}\n{log}", String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// The interfaces of `interfaces.txt`, and a namespace for their far ends.
+fn wire(interfaces: &str) -> Result<(Netns, Netns), Failed> {
+    let no_dad = [("net/ipv6/conf/default/accept_dad", "0"), ("net/ipv6/conf/all/accept_dad", "0")];
+    let (netns, far) = (Netns::new("node-a", &no_dad)?, Netns::new("far", &no_dad)?);
+    let far_path = far.path().display().to_string();
+    let mut near_lines = vec!["link set lo up".to_owned()];
+    let mut far_lines = Vec::new();
+    for (at, line) in interfaces.lines().enumerate() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, "mac", mac, "mtu", mtu, up, addresses @ ..] = words.as_slice() else {
+            return Err(format!("interfaces.txt: {line:?}").into());
+        };
+        if *name == "lo" {
+            continue;
+        }
+        let peer = format!("type veth peer name p{at} netns {far_path}");
+        near_lines.push(format!("link add {name} address {mac} mtu {mtu} {peer}"));
+        for address in addresses.iter().filter(|a| !a.starts_with("fe80")) {
+            let no_dad = if address.contains(':') { " nodad" } else { "" };
+            near_lines.push(format!("addr add {address} dev {name}{no_dad}"));
+        }
+        if *up == "up" {
+            near_lines.push(format!("link set {name} up"));
+            far_lines.push(format!("link set p{at} up"));
+        }
+    }
+    netns.check("ip", &["-batch", "-"], &(near_lines.join("\n") + "\n"))?;
+    far.check("ip", &["-batch", "-"], &(far_lines.join("\n") + "\n"))?;
+    Ok((netns, far))
+}
+
+fn check(state: &Path) -> Outcome {
+    let node = start(state)?;
+    let mut wrong = String::new();
+    for (file, program) in [("iptables-save.txt", "iptables"), ("ip6tables-save.txt", "ip6tables")] {
+        let felix = fs::read_to_string(state.join(file))?;
+        let ours = node.netns.check(&format!("{program}-{}-save", node.backend), &[], "")?;
+        let (mut felix, ours) = (tables(&felix), tables(&ours));
+        mend(state, file, &mut felix, &ours)?;
+        wrong += &difference(file, &felix, &ours);
+    }
+    let sets = |text: &str| -> Vec<String> {
+        text.lines().map(without_initval).collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let felix = sets(&fs::read_to_string(state.join("ipset-save.txt"))?);
+    wrong += &difference("ipset-save.txt", &felix, &sets(&node.netns.check("ipset", &["save"], "")?));
+    let felix = felix_routes(&fs::read_to_string(state.join("routes.txt"))?);
+    wrong += &difference("routes.txt", &felix, &our_routes(&node)?);
+    let felix: Vec<String> = sysctls(&fs::read_to_string(state.join("sysctls.txt"))?).collect();
+    wrong += &difference("sysctls.txt", &felix, &our_sysctls(&node, &felix)?);
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
+}
+
+/// The lines of a save, by table and chain in a fixed order; both back ends list tables as they like.
+fn tables(text: &str) -> Vec<String> {
+    let mut sorted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut table = String::new();
+    for line in text.lines().map(str::trim_end).filter(|l| !l.starts_with('#') && *l != "COMMIT") {
+        if let Some(name) = line.strip_prefix('*') {
+            name.clone_into(&mut table);
+        }
+        let line = match line.rsplit_once(" [") {
+            Some((chain, _)) if line.starts_with(':') => format!("{chain} [0:0]"),
+            _ => line.to_owned(),
+        };
+        sorted.entry(table.clone()).or_default().push(line);
+    }
+    sorted
+        .into_iter()
+        .flat_map(|(table, lines)| lines.into_iter().map(move |l| format!("{table} {l}")))
+        .collect()
+}
+
+/// Puts our lines in the place of Felix's where Felix is not to be followed.
+fn mend(state: &Path, file: &str, felix: &mut Vec<String>, ours: &[String]) -> Outcome {
+    let is_mended = |line: &str| MENDED.iter().any(|chain| line.starts_with(&format!("filter -A {chain} ")));
+    let Some(at) = felix.iter().position(|line| is_mended(line)) else { return Ok(()) };
+    let path = state.join(format!("mended-{file}"));
+    if std::env::var_os("TORTIE_BLESS").is_some() {
+        let lines: Vec<&str> = ours.iter().map(String::as_str).filter(|l| is_mended(l)).collect();
+        fs::write(&path, lines.join("\n") + "\n")?;
+    }
+    let mended = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    felix.retain(|line| !is_mended(line));
+    felix.splice(at..at, mended.lines().map(str::to_owned));
+    Ok(())
+}
+
+fn without_initval(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|w| *w == "initval").unwrap_or(words.len());
+    words[..at].join(" ")
+}
+
+/// Routes and permanent neighbours of workloads. Felix leaves the protocol at boot (3); ours is 80, which is what
+/// tells our routes from others'.
+fn felix_routes(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|l| l.contains(" dev ") && !l.starts_with('#'));
+    let wanted = lines.filter(|l| !l.starts_with("unreachable") && !l.contains("dev eth0"));
+    let mut routes: Vec<String> = wanted
+        .map(|line| {
+            let line = line.trim_end().to_owned();
+            let (dev, metric) = (" scope link metric", " proto 80 scope link metric");
+            if line.contains("lladdr") { line } else { line.replacen(dev, metric, 1) }
+        })
+        .collect();
+    routes.sort();
+    routes
+}
+
+fn our_routes(node: &Node) -> Result<Vec<String>, Failed> {
+    let mut routes = Vec::new();
+    for args in
+        [&["-4", "route", "show"][..], &["-6", "route", "show"], &["neigh", "show", "nud", "permanent"]]
+    {
+        let text = node.netns.check("ip", args, "")?;
+        let lines = text.lines().filter(|l| !l.contains("proto kernel") && l.contains("dev cali"));
+        routes.extend(lines.map(|l| l.trim_end().trim_end_matches(" pref medium").to_owned()));
+    }
+    routes.sort();
+    Ok(routes)
+}
+
+/// `name = value` lines of workload interfaces and of the node as a whole.
+fn sysctls(text: &str) -> impl Iterator<Item = String> {
+    let is_ours = |l: &&str| {
+        l.contains(".cali")
+            || l.contains("ip_forward")
+            || l.contains("conf.all.forwarding")
+            || l.contains("acct")
+    };
+    text.lines().map(str::trim).filter(|l| l.contains(" = ")).filter(is_ours).map(str::to_owned)
+}
+
+fn our_sysctls(node: &Node, like: &[String]) -> Result<Vec<String>, Failed> {
+    let mut lines = Vec::new();
+    for line in like {
+        let name = line.split(" = ").next().unwrap_or_default();
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let value = node.netns.enter(|| fs::read_to_string(&path))?.map_err(|e| format!("{path}: {e}"))?;
+        lines.push(format!("{name} = {}", value.trim()));
+    }
+    Ok(lines)
+}
+
+/// The lines that differ, with their neighbours, or nothing.
+fn difference(file: &str, felix: &[String], ours: &[String]) -> String {
+    if felix == ours {
+        return String::new();
+    }
+    let (felix, ours) = (felix.join("\n"), ours.join("\n"));
+    let diff = TextDiff::from_lines(&felix, &ours);
+    let mut text = format!("{file} (- Felix, + ours)\n");
+    for change in diff.iter_all_changes().filter(|c| c.tag() != ChangeTag::Equal) {
+        let sign = if change.tag() == ChangeTag::Delete { '-' } else { '+' };
+        let line = change.value().trim_end();
+        text.extend([sign, ' ']);
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
