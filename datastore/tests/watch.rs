@@ -167,6 +167,7 @@ fn a_mirror_delivers_what_is_there_then_in_sync_then_changes() {
     };
     assert_eq!(after_sync(), ["=Namespace/n", "=GlobalNetworkSet/a", "=GlobalNetworkSet/b", "in-sync"]);
     folder.write("a.yaml", [set("b", "10.1.0.0/16"), set("c", "10.0.0.0/8")].join("---\n"));
-    assert_eq!(after_sync(), ["-GlobalNetworkSet/a", "=GlobalNetworkSet/b", "=GlobalNetworkSet/c"]);
+    // What is new comes before what is gone, so that nothing is missing in between.
+    assert_eq!(after_sync(), ["=GlobalNetworkSet/b", "=GlobalNetworkSet/c", "-GlobalNetworkSet/a"]);
     assert!(after_sync().is_empty());
 }

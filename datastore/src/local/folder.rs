@@ -134,7 +134,10 @@ impl Folder {
                 self.remember(path, state, &mut affected);
             }
         }
-        affected.into_iter().filter_map(|key| self.settle(key)).collect()
+        let mut changes: Vec<Change> = affected.into_iter().filter_map(|key| self.settle(key)).collect();
+        // What is new comes before what is gone: a policy that takes another's place must be there when that goes.
+        changes.sort_by_key(|change| matches!(change, Change::Deleted(_)));
+        changes
     }
 
     /// Replaces the faults of directories that could not be read.
