@@ -94,10 +94,11 @@ impl Tools {
         self.inside(|| {
             let started = Instant::now();
             feed("ipset", &["restore", "-exist"], &change.sets)?;
-            for ((family, _), text) in FAMILIES.iter().zip(&change.restore) {
-                self.restore(family, &RESTORE, text)?;
-            }
+            let [v4, v6] = FAMILIES.map(|(family, _)| family);
+            self.restore(v4, &RESTORE, &change.restore[0])?;
+            // IPv4's, which need not wait for IPv6's rules.
             feed("ip", &["-batch", "-"], &change.routes)?;
+            self.restore(v6, &RESTORE, &change.restore[1])?;
             Ok((started, started.elapsed()))
         })
     }

@@ -118,21 +118,43 @@ impl Measurement<'_> {
         let change = without
             .change(&self.scene.tools.state()?, self.scene.backend)
             .with_route(pod.address(), route.trim());
-        let (mut told, mut floor) = (Samples::default(), Samples::default());
+        let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         for _ in 0..changes {
             self.scene.manifests.remove(&ObjectKey::of(&pod.manifest("", 0))?)?;
             self.settle()?;
             self.wait_without_route(pod)?;
-            self.events.clear();
-            let started = Instant::now();
-            self.scene.write_pod(pod, 0)?;
-            let at = self.scene.explain(self.events.wait(&change.events))?;
-            told.push(millis(at - started));
-            self.settle()?;
-            floor.push(millis(self.scene.tools.apply(&change)?.1));
+            ours.push(self.new_pod_until_there(pod, &change)?);
+            theirs.push(self.new_pod_by_hand(pod, &change)?);
         }
-        let what = format!("pod file to rules and route, {} pods, {}", self.scene.size, self.scene.backend);
-        Ok(Row::new(Part::Latency, what, Unit::Millis, &told).beside(WRITE_TOOLS, &floor))
+        let (size, backend) = (self.scene.size, self.scene.backend);
+        let end = if backend == Backend::Nft { "rules and route" } else { "agent's answer" };
+        let what = format!("pod file to {end}, {size} pods, {backend}");
+        Ok(Row::new(Part::Latency, what, Unit::Millis, &ours).beside(WRITE_TOOLS, &theirs))
+    }
+
+    fn new_pod_until_there(&mut self, pod: PodId, change: &Change) -> anyhow::Result<f64> {
+        self.events.clear();
+        let started = Instant::now();
+        self.scene.write_pod(pod, 0)?;
+        if self.scene.backend == Backend::Legacy {
+            self.settle()?;
+            return Ok(millis(started.elapsed()));
+        }
+        let told = self.scene.explain(self.events.wait(&change.events))?;
+        self.settle()?;
+        Ok(millis(told - started))
+    }
+
+    /// The same rules, and the route once more: only a new one is told of.
+    fn new_pod_by_hand(&mut self, pod: PodId, change: &Change) -> anyhow::Result<f64> {
+        let route = format!("{}/32", pod.address());
+        self.scene.netns()?.check("ip", &["route", "delete", &route], "")?;
+        self.events.clear();
+        let (started, took) = self.scene.tools.apply(change)?;
+        if self.scene.backend == Backend::Legacy {
+            return Ok(millis(took));
+        }
+        Ok(millis(self.events.wait(&change.events)? - started))
     }
 
     /// A route may outlive its pod for a while after the interface was first seen.

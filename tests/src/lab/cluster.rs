@@ -112,7 +112,7 @@ impl Lab {
         let leaf = Leaf { interface: &interface, addresses: pod.addresses, netns: &netns };
         let node = &self.node(&pod.node)?.netns;
         node.ip_batch(&wiring::pod_cable(&leaf, self.local_routes))?;
-        host.netns.ip_batch(&wiring::far_end(pod.addresses))?;
+        host.netns.ip_batch(&wiring::pod_end(pod.addresses))?;
         self.route("replace", pod.addresses, &pod.node)?;
         wait_for_links(node)
     }
@@ -147,6 +147,22 @@ impl Lab {
                 .flat_map(|(pod, dev)| pod.addresses.iter().map(move |ip| wiring::local_route(ip, &dev)))
                 .collect();
             self.node(node)?.netns.ip_batch(&lines)?;
+        }
+        Ok(())
+    }
+
+    /// Has pods and their nodes find each other by IPv6 neighbour discovery from now on, as in real use, instead of
+    /// knowing each other: to test that the agent lets it through. Such a lab needs room in the machine's table of
+    /// neighbours; without it, packets are lost and sending fails with "Invalid argument".
+    ///
+    /// # Errors
+    /// What `ip` refused.
+    pub fn discover_neighbours(&self) -> Result<(), LabError> {
+        for pod in self.hosts() {
+            let (Some(node), Some(interface)) = (pod.node(), pod.interface()) else { continue };
+            let Some([on_node, in_pod]) = wiring::unfixed(pod.addresses, &interface) else { continue };
+            self.node(node)?.netns.ip_batch(&[on_node])?;
+            pod.netns.ip_batch(&[in_pod])?;
         }
         Ok(())
     }
@@ -236,7 +252,8 @@ impl Lab {
             fabric.extend(wiring::remote_routes("replace", pod.addresses, self.node(&pod.node)?.addresses));
         }
         for host in self.hosts().filter(|host| !matches!(host.endpoint, Endpoint::Node(_))) {
-            far.push((&host.netns, wiring::far_end(host.addresses)));
+            let end = if host.node.is_some() { wiring::pod_end } else { wiring::external_end };
+            far.push((&host.netns, end(host.addresses)));
         }
         run_all(&[(&self.fabric, fabric)])?;
         run_all(&near)?;

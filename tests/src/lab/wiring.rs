@@ -2,8 +2,12 @@
 //!
 //! A pod has /32 (/128) addresses and a default route over 169.254.1.1 (fe80::1), which its node answers for on the
 //! pod's host interface. The fabric routes pod addresses to their nodes; so do the other nodes, as a routing daemon
-//! would have taught them. IPv6 neighbours on the fabric are fixed, because the policy of a host endpoint may drop
-//! neighbour discovery, which is not what is tested here.
+//! would have taught them.
+//!
+//! IPv6 neighbours are fixed. The kernel has one table for those of all namespaces of the machine, which some labs at
+//! the same time fill (`net.ipv6.neigh.default.gc_thresh3`, 1024): it then drops TCP and forwarded packets to others
+//! in silence and refuses to send the rest with `EINVAL`. Fixed ones do not count. Neither can the policy of a host
+//! endpoint drop neighbour discovery on the fabric, which is not what is tested here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,6 +20,9 @@ const FABRIC_V6_PREFIX: u8 = 112;
 const FABRIC_MAC: &str = "02:fa:00:00:00:01";
 /// What Calico gives the host's side of every pod.
 const POD_HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
+/// The far end of every cable to a pod or an outside host; no two of them are on one link.
+const LEAF_MAC: &str = "02:fa:00:02:00:01";
+const LEAF_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Sysctls of every namespace: addresses are usable at once.
 pub(super) const LEAF_SYSCTLS: [(&str, &str); 2] =
@@ -103,27 +110,37 @@ pub(super) fn node(own: &Uplink<'_>, nodes: &[Uplink<'_>]) -> Vec<String> {
 
 /// The near end of an outside host's cable, on the fabric.
 pub(super) fn external_cable(leaf: &Leaf<'_>) -> Vec<String> {
-    let mut lines =
-        vec![format!("link add {} type veth peer name eth0 netns {}", leaf.interface, leaf.netns)];
-    lines.extend(gateway(leaf));
+    let mut lines = cable(leaf, FABRIC_MAC);
     lines.extend(leaf.addresses.iter().map(|ip| format!("route add {ip} dev {}", leaf.interface)));
     lines
 }
 
 /// The near end of a pod's cable, on its node.
 pub(super) fn pod_cable(leaf: &Leaf<'_>, routes: LocalRoutes) -> Vec<String> {
-    let (dev, netns) = (leaf.interface, leaf.netns);
-    let mut lines =
-        vec![format!("link add {dev} address {POD_HOST_MAC} type veth peer name eth0 netns {netns}")];
-    lines.extend(gateway(leaf));
+    let mut lines = cable(leaf, POD_HOST_MAC);
     if routes == LocalRoutes::Lab {
-        lines.extend(leaf.addresses.iter().map(|ip| local_route(ip, dev)));
+        lines.extend(leaf.addresses.iter().map(|ip| local_route(ip, leaf.interface)));
     }
     lines
 }
 
-/// The far end of a pod's or outside host's cable, in its own namespace.
-pub(super) fn far_end(addresses: Addresses) -> Vec<String> {
+/// The far end of a pod's cable, in its own namespace.
+pub(super) fn pod_end(addresses: Addresses) -> Vec<String> {
+    far_end(addresses, POD_HOST_MAC)
+}
+
+/// The far end of an outside host's cable, in its own namespace.
+pub(super) fn external_end(addresses: Addresses) -> Vec<String> {
+    far_end(addresses, FABRIC_MAC)
+}
+
+/// Takes the fixed neighbours of a pod's cable away: on its node, and in the pod.
+pub(super) fn unfixed(addresses: Addresses, interface: &str) -> Option<[String; 2]> {
+    let flush = |ip, dev| format!("neigh flush to {ip} dev {dev} nud permanent");
+    addresses.v6.map(|ip| [flush(ip, interface), flush(LEAF_GATEWAY_V6, "eth0")])
+}
+
+fn far_end(addresses: Addresses, gateway_mac: &str) -> Vec<String> {
     let mut lines = vec!["link set lo up".to_owned()];
     lines.extend(addresses.v4.map(|ip| format!("addr add {ip}/32 dev eth0")));
     lines.extend(addresses.v6.map(|ip| format!("addr add {ip}/128 dev eth0 nodad")));
@@ -132,7 +149,10 @@ pub(super) fn far_end(addresses: Addresses) -> Vec<String> {
         lines.push("route add 169.254.1.1 dev eth0 scope link".to_owned());
         lines.push("route add default via 169.254.1.1 dev eth0".to_owned());
     }
-    lines.extend(addresses.v6.map(|_| "route add default via fe80::1 dev eth0".to_owned()));
+    if addresses.v6.is_some() {
+        lines.push(format!("route add default via {LEAF_GATEWAY_V6} dev eth0"));
+        lines.push(neighbour(LEAF_GATEWAY_V6, gateway_mac, "eth0"));
+    }
     lines
 }
 
@@ -148,12 +168,18 @@ pub(super) fn local_route(pod: IpAddr, interface: &str) -> String {
     format!("route replace {pod} dev {interface}{scope}")
 }
 
-/// Puts the gateway that a leaf's default route names on the near end, and brings it up.
-fn gateway(leaf: &Leaf<'_>) -> Vec<String> {
-    let dev = leaf.interface;
-    let mut lines = vec![format!("link set {dev} up")];
+/// Makes a leaf's cable, and puts the gateway that the leaf's default route names on the near end.
+fn cable(leaf: &Leaf<'_>, mac: &str) -> Vec<String> {
+    let (dev, netns) = (leaf.interface, leaf.netns);
+    let mut lines = vec![
+        format!("link add {dev} address {mac} type veth peer name eth0 address {LEAF_MAC} netns {netns}"),
+        format!("link set {dev} up"),
+    ];
     lines.extend(leaf.addresses.v4.map(|_| format!("addr add 169.254.1.1/32 dev {dev}")));
-    lines.extend(leaf.addresses.v6.map(|_| format!("addr add fe80::1/64 dev {dev} nodad")));
+    if let Some(ip) = leaf.addresses.v6 {
+        lines.push(format!("addr add {LEAF_GATEWAY_V6}/64 dev {dev} nodad"));
+        lines.push(neighbour(ip, LEAF_MAC, dev));
+    }
     lines
 }
 
@@ -189,6 +215,20 @@ mod tests {
         let routes = |who| pod_cable(&leaf, who).iter().filter(|l| l.starts_with("route")).count();
         assert_eq!(routes(LocalRoutes::Lab), 1);
         assert_eq!(routes(LocalRoutes::Agent), 0);
+    }
+
+    #[test]
+    fn both_ends_of_a_pods_cable_know_each_other_over_ipv6_until_told_otherwise() {
+        let addresses = Addresses::try_from("10.65.1.2,fd00::a41:102").unwrap();
+        let leaf = Leaf { interface: "cali0", addresses, netns: "/proc/1/fd/9" };
+        let near = pod_cable(&leaf, LocalRoutes::Agent);
+        let far = pod_end(addresses);
+        assert!(near[0].contains("cali0 address ee:ee:ee:ee:ee:ee type veth peer name eth0 address 02:fa:"));
+        assert!(near.contains(&neighbour(addresses.v6.unwrap(), LEAF_MAC, "cali0")), "{near:?}");
+        assert!(far.contains(&neighbour(LEAF_GATEWAY_V6, POD_HOST_MAC, "eth0")), "{far:?}");
+        let [on_node, in_pod] = unfixed(addresses, "cali0").unwrap();
+        assert_eq!(on_node, "neigh flush to fd00::a41:102 dev cali0 nud permanent");
+        assert_eq!(in_pod, "neigh flush to fe80::1 dev eth0 nud permanent");
     }
 
     #[test]

@@ -145,9 +145,12 @@ fn broken_at_the_start() -> Outcome {
     scene.expect(&SHOP)?;
     let problems = scene.problems(Area::Datastore)?;
     assert_eq!(problems.len(), BROKEN.len(), "{problems:#?}");
+    let status = scene.lab.ctl(NODE, &["status"])?;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
     for case in &BROKEN {
         let fitting = problems.iter().filter(|p| p.contains(&format!("/{}.yaml: ", case.name)));
         assert_eq!(fitting.count(), 1, "{}: {problems:#?}", case.name);
+        assert!(status.contains(&format!("/{}.yaml", case.name)), "{status}");
     }
     let mended = BROKEN.iter().find(|case| case.name == "an_unknown_field").ok_or("no such case")?;
     let text = policy(&mended.name.replace('_', "-"), "  selector: app == 'client'\n  ingress: []\n");

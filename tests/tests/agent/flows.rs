@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use libtest_mimic::{Failed, Trial};
+use tortie_api::control::Area;
 use tortie_tests::lab::{Lab, LabBuilder};
 
 use crate::Outcome;
 use crate::scene::{Backend, NODE, Scene, expect_line};
-use crate::shop::{self, CLIENT, WEB, allow_to, namespace, pod};
-use crate::watch::{Mirror, Talk, ask};
+use crate::shop::{self, CLIENT, OTHER, WEB, allow_to, namespace, pod};
+use crate::watch::{Mirror, Talk, Watch, ask};
 
 /// What every user of Calico finds in the table `nat`.
 const MASQUERADE: &str = r#"-A cali-nat-outgoing -m comment --comment "cali:flqWnvo8yq4ULQLa" -m set --match-set cali40masq-ipam-pools src -m set ! --match-set cali40all-ipam-pools dst -j MASQUERADE --random-fully"#;
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         "flows",
         &[
             ("a_new_policy_is_for_new_connections_and_established_ones_go_on", established),
+            ("a_policy_that_takes_anothers_place_in_one_file_opens_nothing_meanwhile", replaced_policy),
             ("pods_go_out_with_their_nodes_address_and_to_pods_with_their_own", outgoing),
         ],
     )
@@ -36,6 +38,31 @@ fn established(backend: Backend) -> Outcome {
     )?;
     scene.expect(&[(CLIENT, WEB, false), (CLIENT, "shop/vault", false)])?;
     talk.goes_on()
+}
+
+/// One change of one file is one change: between the old policy and the new one there is no moment without any.
+fn replaced_policy(backend: Backend) -> Outcome {
+    let mut scene = shop::open(backend)?;
+    let by = |api: &str, kind: &str, name: &str, namespace: &str, spec: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}{namespace}}}\nspec: {{{spec}}}\n")
+    };
+    let (calico, shop) = ("projectcalico.org/v3", ", namespace: shop");
+    let closing = "selector: app == 'web', types: [Ingress]";
+    let versions = [
+        by(calico, "GlobalNetworkPolicy", "web-in", "", closing),
+        by("networking.k8s.io/v1", "NetworkPolicy", "web-in", shop, "podSelector: {matchLabels: {app: web}}"),
+        by(calico, "NetworkPolicy", "web-in", shop, closing),
+        by(calico, "NetworkPolicy", "web-a", shop, closing),
+        by(calico, "NetworkPolicy", "web-z", shop, closing),
+    ];
+    let closed = Watch::closed(&scene, OTHER, WEB)?;
+    for _ in 0..8 {
+        for version in &versions {
+            scene.apply("web.yaml", version)?;
+            scene.expect_problem(Area::Datastore, &[])?;
+        }
+    }
+    closed.end()
 }
 
 /// Two nodes with a pod each, and a host outside.

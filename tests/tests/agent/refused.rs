@@ -112,7 +112,7 @@ fn full_denying_set(backend: Backend) -> Outcome {
     let rules = "  - action: Deny\n    source: {selector: list == 'all'}\n  - action: Allow\n";
     full_set_that_closes(
         backend,
-        &policy("web-in", &format!("  selector: app == 'web'\n  ingress:\n{rules}")),
+        &policy("web-list", &format!("  selector: app == 'web'\n  ingress:\n{rules}")),
     )
 }
 
@@ -122,7 +122,7 @@ fn full_negated_set(backend: Backend) -> Outcome {
     full_set_that_closes(
         backend,
         &format!(
-            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: web-in}}\nspec:\n  selector: app == 'web'\n  ingress:\n{rules}"
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: web-list}}\nspec:\n  selector: app == 'web'\n  ingress:\n{rules}"
         ),
     )
 }
@@ -131,9 +131,11 @@ fn full_set_that_closes(backend: Backend, policy: &str) -> Outcome {
     let mut scene = small_sets(backend)?;
     let closed = Watch::closed(&scene, OTHER, WEB)?;
     let full = ["set cali40s:", "full", "limit of 4"];
-    // Full from the start, then full after it was not.
+    // Full from the start, then full after it was not. The old policy goes when the new one is there.
     scene.write("set.yaml", network_set(20))?;
-    scene.write("web.yaml", policy)?;
+    scene.write("list.yaml", policy)?;
+    expect_not_ready(&scene, &full)?;
+    scene.remove("web.yaml")?;
     for more in [20, 6] {
         expect_not_ready(&scene, &full)?;
         scene.expect(&[(OTHER, WEB, false), (CLIENT, VAULT, true), (OTHER, VAULT, false)])?;
@@ -208,7 +210,17 @@ fn failing_program(backend: Backend) -> Outcome {
     let mut scene = shop::stocked(backend)?;
     let broken = scene.lab.dir().join("broken");
     doctor_restore(&mut scene, backend, &format!("[ -e {} ]", broken.display()))?;
-    scene.start()?;
+    // From the start: without rules there are no routes, so nothing is reached.
+    fs::write(&broken, "")?;
+    scene.start_on(NODE)?;
+    eventually("readiness says why", || {
+        Ok(get(&scene, "/readiness")?.filter(|(code, text)| *code == 503 && text.contains("this is refused")))
+    })?;
+    scene.expect(&[(CLIENT, WEB, false), (OTHER, WEB, false), (OTHER, CLIENT, false)])?;
+    fs::remove_file(&broken)?;
+    expect_mended(&mut scene)?;
+    scene.expect(&SHOP)?;
+    // And later.
     let (open, closed) = (Watch::open(&scene, CLIENT, WEB)?, Watch::closed(&scene, OTHER, WEB)?);
     fs::write(&broken, "")?;
     scene.write("guard.yaml", allow_to("vault", "other"))?;

@@ -16,6 +16,10 @@ use crate::Outcome;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a probe that must be blocked is waited for.
 const BLOCKED_WAIT: Duration = Duration::from_millis(300);
+/// How long one that must pass: a busy machine is no policy.
+const PASS_WAIT: Duration = Duration::from_secs(5);
+/// The same, when it is tried again.
+const PASS_TRY: Duration = Duration::from_millis(600);
 const POLL: Duration = Duration::from_millis(10);
 /// The node that most tests look at.
 pub(crate) const NODE: &str = "node-1";
@@ -143,7 +147,7 @@ impl Scene {
 
     /// That TCP to port 80 passes (`true`) or does not, from the first to the second of each.
     pub(crate) fn expect(&self, cells: &[(&str, &str, bool)]) -> Outcome {
-        let wrong = self.wrong(Traffic::tcp(80), cells)?;
+        let wrong = self.wrong(cells, PASS_WAIT)?;
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
     }
 
@@ -151,7 +155,7 @@ impl Scene {
     pub(crate) fn expect_soon(&self, cells: &[(&str, &str, bool)]) -> Outcome {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let wrong = self.wrong(Traffic::tcp(80), cells)?;
+            let wrong = self.wrong(cells, PASS_TRY)?;
             if wrong.is_empty() {
                 return Ok(());
             }
@@ -161,17 +165,13 @@ impl Scene {
         }
     }
 
-    /// The cells that are not as wanted. What must pass is waited for long: a busy machine is no policy.
-    pub(crate) fn wrong(
-        &self,
-        traffic: Traffic,
-        cells: &[(&str, &str, bool)],
-    ) -> Result<Vec<String>, Failed> {
+    /// The cells that are not as wanted.
+    fn wrong(&self, cells: &[(&str, &str, bool)], pass_wait: Duration) -> Result<Vec<String>, Failed> {
         let mut wrong = Vec::new();
-        for (wanted, wait) in [(true, Duration::from_secs(5)), (false, BLOCKED_WAIT)] {
+        for (wanted, wait) in [(true, pass_wait), (false, BLOCKED_WAIT)] {
             let cells = cells.iter().filter(|(_, _, passes)| *passes == wanted);
             let probes: Vec<Probe> = cells
-                .map(|(from, to, _)| Ok(Probe::new(from.parse()?, to.parse()?, traffic)))
+                .map(|(from, to, _)| Ok(Probe::new(from.parse()?, to.parse()?, Traffic::tcp(80))))
                 .collect::<Result<_, Failed>>()?;
             for (probe, passed) in probes.iter().zip(self.lab.probe_within(&probes, wait)?) {
                 if passed != wanted {
@@ -266,7 +266,7 @@ fn without_initval(line: &str) -> String {
 }
 
 /// The lines that differ.
-pub(crate) fn difference(wanted: &[String], found: &[String]) -> String {
+fn difference(wanted: &[String], found: &[String]) -> String {
     let (wanted, found) = (wanted.join("\n"), found.join("\n"));
     let diff = TextDiff::from_lines(&wanted, &found);
     let changes = diff.iter_all_changes().filter(|c| c.tag() != ChangeTag::Equal);
@@ -275,6 +275,11 @@ pub(crate) fn difference(wanted: &[String], found: &[String]) -> String {
         format!("{sign} {}\n", change.value().trim_end())
     });
     lines.collect()
+}
+
+/// That two snapshots are the same.
+pub(crate) fn expect_same(wanted: &[String], found: &[String]) -> Outcome {
+    if wanted == found { Ok(()) } else { Err(difference(wanted, found).into()) }
 }
 
 /// Looks until there is something to see.

@@ -96,9 +96,8 @@ impl<'a> Batch<'a> {
     fn open_senders(&mut self) -> Result<(), LabError> {
         let starting = self.flows.iter().enumerate().map(|(index, flow)| (flow.from, (index, *flow)));
         for (host, flows) in by_host(starting).into_values() {
-            let open = || flows.iter().map(|(_, flow)| open::sender(flow)).collect::<io::Result<Vec<_>>>();
-            let failed = LabError::io(format!("send from {}", host.endpoint()));
-            let all = host.netns().enter(open)?.map_err(failed)?;
+            let open = || flows.iter().map(|(_, flow)| open::sender(flow)).collect::<Result<Vec<_>, _>>();
+            let all = host.netns().enter(open)??;
             for ((index, _), opened) in flows.iter().zip(all) {
                 self.watch(match opened {
                     Opened::TcpClient(socket) => Watched::TcpClient(socket, *index),

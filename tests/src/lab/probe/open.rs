@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::engine::Flow;
 use super::packet;
-use crate::lab::Traffic;
+use crate::lab::{LabError, Traffic};
 
 /// Fresh source ports are taken from here on, above what is served.
 const FIRST_SOURCE_PORT: u32 = 20_000;
@@ -81,18 +81,24 @@ pub(super) fn listener(what: Listen, ip: IpAddr) -> io::Result<Opened> {
 }
 
 /// Opens a probe's sender and sends.
-pub(super) fn sender(flow: &Flow<'_>) -> io::Result<Opened> {
+pub(super) fn sender(flow: &Flow<'_>) -> Result<Opened, LabError> {
     let to = |port| SockAddr::from(SocketAddr::new(flow.destination, port));
     match flow.traffic {
         Traffic::Tcp { port, source_port } => {
-            let socket = bound(flow, Type::STREAM, Protocol::TCP, source_port)?;
-            socket.set_linger(Some(Duration::ZERO))?;
-            tolerate(socket.connect(&to(port)), || Opened::TcpClient(socket))
+            let socket =
+                bound(flow, Type::STREAM, Protocol::TCP, source_port).map_err(refused("bind", flow))?;
+            socket.set_linger(Some(Duration::ZERO)).map_err(refused("setsockopt", flow))?;
+            let connected = socket.connect(&to(port));
+            tolerate(connected, || Opened::TcpClient(socket)).map_err(refused("connect", flow))
         }
         Traffic::Udp { port, source_port } => {
-            let socket = bound(flow, Type::DGRAM, Protocol::UDP, source_port)?;
-            let sent = socket.connect(&to(port)).and_then(|()| socket.send(&flow.id.to_be_bytes()));
-            tolerate(sent, || Opened::UdpClient(socket.into()))
+            let socket =
+                bound(flow, Type::DGRAM, Protocol::UDP, source_port).map_err(refused("bind", flow))?;
+            if let Err(error) = socket.connect(&to(port)) {
+                return tolerate(Err::<(), _>(error), || Opened::Refused).map_err(refused("connect", flow));
+            }
+            let sent = socket.send(&flow.id.to_be_bytes());
+            tolerate(sent, || Opened::UdpClient(socket.into())).map_err(refused("send", flow))
         }
         Traffic::Sctp { source_port, .. } => {
             send_raw(flow, source_port.unwrap_or_else(|| fresh_port(flow.id, 0)))
@@ -101,14 +107,26 @@ pub(super) fn sender(flow: &Flow<'_>) -> io::Result<Opened> {
     }
 }
 
-fn send_raw(flow: &Flow<'_>, source_port: u16) -> io::Result<Opened> {
-    let socket = new_socket(flow.source, Type::RAW, Protocol::from(i32::from(flow.traffic.protocol())))?;
-    socket.bind(&SocketAddr::new(flow.source, 0).into())?;
+fn send_raw(flow: &Flow<'_>, source_port: u16) -> Result<Opened, LabError> {
+    let protocol = Protocol::from(i32::from(flow.traffic.protocol()));
+    let socket = new_socket(flow.source, Type::RAW, protocol).map_err(refused("socket", flow))?;
+    socket.bind(&SocketAddr::new(flow.source, 0).into()).map_err(refused("bind", flow))?;
     let packet = packet::build(flow.traffic, flow.id, source_port);
-    tolerate(socket.send_to(&packet, &SocketAddr::new(flow.destination, 0).into()), || Opened::Sent)
+    let sent = socket.send_to(&packet, &SocketAddr::new(flow.destination, 0).into());
+    tolerate(sent, || Opened::Sent).map_err(refused("sendto", flow))
 }
 
-/// Tells what a policy or a missing route does to a sender from a fault of the lab.
+/// For `map_err`: the system call that failed, and for what.
+fn refused(call: &'static str, flow: &Flow<'_>) -> impl FnOnce(io::Error) -> LabError {
+    let (from, to) = (flow.from.endpoint(), flow.to.endpoint());
+    move |error| {
+        let (traffic, source, destination) = (flow.traffic, flow.source, flow.destination);
+        LabError::io(format!("{call} for {traffic} from {from} ({source}) to {to} ({destination})"))(error)
+    }
+}
+
+/// Tells what a policy or a missing route does to a sender from a fault of the lab. `EINVAL` (or `ENOBUFS` over IPv4)
+/// is one: the machine's table of neighbours is full.
 fn tolerate<T>(result: io::Result<T>, opened: impl FnOnce() -> Opened) -> io::Result<Opened> {
     let Err(error) = result else { return Ok(opened()) };
     match error.raw_os_error().map(Errno::from_raw) {
