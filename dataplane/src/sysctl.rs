@@ -40,7 +40,7 @@ pub struct Sysctls {
     /// Interfaces whose settings have to be read; `None` stands for the node.
     unread: BTreeSet<Option<String>>,
     /// Settings that were read and differ.
-    writes: BTreeSet<Write>,
+    writes: BTreeMap<PathBuf, String>,
     /// Files that cannot be read or written: logged, not tried again.
     failed: BTreeSet<PathBuf>,
 }
@@ -54,7 +54,7 @@ impl Sysctls {
             is_forwarding: true,
             interfaces: BTreeMap::new(),
             unread: BTreeSet::from([None]),
-            writes: BTreeSet::new(),
+            writes: BTreeMap::new(),
             failed: BTreeSet::new(),
         }
     }
@@ -82,7 +82,7 @@ impl Sysctls {
         self.interfaces.remove(name);
         self.unread.remove(&Some(name.to_owned()));
         self.forget_failures(name);
-        self.writes.retain(|write| !concerns(&write.path, name));
+        self.writes.retain(|path, _| !concerns(path, name));
     }
 
     fn forget_failures(&mut self, name: &str) {
@@ -140,14 +140,14 @@ impl Sysctls {
     }
 
     fn read(&mut self, write: Write) {
-        self.writes.retain(|other| other.path != write.path);
+        self.writes.remove(&write.path);
         if self.failed.contains(&write.path) {
             return;
         }
         match fs::read_to_string(&write.path) {
             Ok(present) if present.trim() == write.value => {}
             Ok(_) => {
-                self.writes.insert(write);
+                self.writes.insert(write.path, write.value);
             }
             Err(error) => self.fail(write.path, "read", &error),
         }
@@ -190,7 +190,7 @@ impl Driver for Sysctls {
             .iter()
             .map(|name| format!("check settings of {}", name.as_deref().unwrap_or("the node")))
             .collect();
-        lines.extend(self.writes.iter().map(|write| format!("{} = {}", write.path.display(), write.value)));
+        lines.extend(self.writes.iter().map(|(path, value)| format!("{} = {value}", path.display())));
         Box::new(SysctlPlan(lines))
     }
 
@@ -200,11 +200,11 @@ impl Driver for Sysctls {
             return report;
         }
         self.read_unread();
-        for write in std::mem::take(&mut self.writes) {
+        for (path, value) in std::mem::take(&mut self.writes) {
             report.calls += 1;
-            match fs::write(&write.path, &write.value) {
+            match fs::write(&path, &value) {
                 Ok(()) => report.changed += 1,
-                Err(error) => self.fail(write.path, "write", &error),
+                Err(error) => self.fail(path, "write", &error),
             }
         }
         report

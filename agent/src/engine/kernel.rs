@@ -28,6 +28,10 @@ use crate::config::{SettingProblem, Settings};
 /// before the datastore knows the endpoint.
 const ROUTE_GRACE: Duration = Duration::from_secs(10);
 
+/// How often and at what distance reading the interfaces is tried.
+const LINK_TRIES: u32 = 20;
+const LINK_PAUSE: Duration = Duration::from_millis(100);
+
 /// What a pass did.
 #[derive(Debug, Default)]
 pub(super) struct PassReport {
@@ -118,7 +122,7 @@ impl Kernel {
                 Err(_) => {}
             }
         }
-        let links = Links::open().context("cannot watch this node's interfaces")?;
+        let links = open_links()?;
         let mut kernel = Self {
             prefixes: settings.compile.interface_prefixes.clone(),
             backend,
@@ -345,6 +349,18 @@ impl Kernel {
     fn restores(&self) -> usize {
         self.families.iter().flat_map(|f| f.tables.values()).map(|t| t.driver.restores_run()).sum()
     }
+}
+
+/// Begins to watch interfaces. While many come up at once, the kernel may not let anybody read them in one go.
+fn open_links() -> anyhow::Result<Links> {
+    for _ in 1..LINK_TRIES {
+        match Links::open() {
+            Ok(links) => return Ok(links),
+            Err(error) => tracing::warn!(error = chain(&error), "cannot watch interfaces; trying again"),
+        }
+        std::thread::sleep(LINK_PAUSE);
+    }
+    Links::open().context("cannot watch this node's interfaces")
 }
 
 /// The programs of an IP version, tried out, or why it cannot be enforced here.

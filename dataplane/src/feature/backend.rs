@@ -36,16 +36,17 @@ pub struct Detection {
     pub warning: Option<String>,
 }
 
-/// Decides on the back end.
+/// Decides on the back end. A configured one is taken as it is: looking at all rules to contradict it would cost a
+/// large node a second.
 pub fn detect_backend(wanted: BackendChoice, probe: &mut dyn BackendProbe) -> Detection {
-    let (found, reason) = detect(probe);
     match wanted {
         BackendChoice::Fixed(backend) => {
-            let warning = (backend != found && !reason.is_default())
-                .then(|| format!("{backend} is configured, but this node seems to use {found}: {reason}"));
-            Detection { backend, reason: "configured".to_owned(), warning }
+            Detection { backend, reason: "configured".to_owned(), warning: None }
         }
-        BackendChoice::Auto => choose(found, &reason, probe),
+        BackendChoice::Auto => {
+            let (found, reason) = detect(probe);
+            choose(found, &reason, probe)
+        }
     }
 }
 

@@ -185,6 +185,10 @@ impl IptablesTable {
     /// Tries closed chains again, once per resync.
     fn retry_closed(&mut self, report: &mut Report) -> Result<(), Problem> {
         let mut steps = self.state.take_retries();
+        if steps.is_empty() {
+            // Sorting looks at every rule of the table.
+            return Ok(());
+        }
         self.state.sort_top_down(&mut steps);
         let mut budget = SEARCH_BUDGET;
         self.commit_in_halves(&steps, &mut budget, report)

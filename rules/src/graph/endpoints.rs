@@ -27,13 +27,13 @@ type Claim = (String, String, String);
 
 #[derive(Debug, Default)]
 struct Sources {
-    pod: Option<(Key, Object<WorkloadEndpointSpec>)>,
-    document: Option<Object<WorkloadEndpointSpec>>,
+    pod: Option<Box<(Key, Object<WorkloadEndpointSpec>)>>,
+    document: Option<Box<Object<WorkloadEndpointSpec>>>,
 }
 
 impl Sources {
     fn in_force(&self) -> Option<&Object<WorkloadEndpointSpec>> {
-        self.document.as_ref().or(self.pod.as_ref().map(|(_, o)| o))
+        self.document.as_deref().or(self.pod.as_ref().map(|pod| &pod.1))
     }
 }
 
@@ -100,9 +100,9 @@ impl Endpoints {
                 self.remove(key, sets, policies, profiles);
             }
             self.of_pod.insert(key.clone(), id.clone());
-            self.sources.entry(id.clone()).or_default().pod = Some((key.clone(), object.clone()));
+            self.sources.entry(id.clone()).or_default().pod = Some(Box::new((key.clone(), object.clone())));
         } else {
-            self.sources.entry(id.clone()).or_default().document = Some(object.clone());
+            self.sources.entry(id.clone()).or_default().document = Some(Box::new(object.clone()));
         }
         self.update(&id, sets, policies, profiles);
     }
@@ -118,7 +118,7 @@ impl Endpoints {
         let id: EndpointId = if key.kind == Kind::Pod {
             let Some(id) = self.of_pod.remove(key) else { return };
             if let Some(sources) = self.sources.get_mut(&id)
-                && sources.pod.as_ref().is_some_and(|(k, _)| k == key)
+                && sources.pod.as_ref().is_some_and(|pod| pod.0 == *key)
             {
                 sources.pod = None;
             }

@@ -102,11 +102,9 @@ fn an_empty_node_uses_what_its_own_iptables_is() {
 }
 
 #[test]
-fn a_configured_back_end_is_taken_and_a_contradiction_only_mentioned() {
-    let mut node = Node { nft_mangle: CANARY, ..Node::default() };
+fn a_configured_back_end_is_taken_without_a_look() {
+    let mut node = Node { nft_mangle: CANARY, legacy_loaded: true, ..Node::default() };
     let detection = detect_backend(BackendChoice::Fixed(Backend::Legacy), &mut node);
-    assert_eq!(detection.backend, Backend::Legacy);
-    assert!(detection.warning.is_some_and(|warning| warning.contains("nft")));
-    let empty = detect_backend(BackendChoice::Fixed(Backend::Nft), &mut Node::default());
-    assert_eq!((empty.backend, empty.warning), (Backend::Nft, None));
+    assert_eq!((detection.backend, detection.warning), (Backend::Legacy, None));
+    assert_eq!(node.legacy_saves, 0);
 }
