@@ -62,6 +62,19 @@ pub(super) enum Change {
     Deleted(Stored),
 }
 
+/// When a change of a batch has its turn. What is new comes before what is gone: a policy that takes another's place
+/// must be there when that goes. And policies come after what they may refer to, and go before it.
+fn turn(change: &Change) -> u8 {
+    let kind = change.stored().key.kind;
+    let is_policy = matches!(kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy);
+    match (change, is_policy) {
+        (Change::Added(_) | Change::Modified(_), false) => 0,
+        (Change::Added(_) | Change::Modified(_), true) => 1,
+        (Change::Deleted(_), true) => 2,
+        (Change::Deleted(_), false) => 3,
+    }
+}
+
 impl Change {
     /// The object's new version, or its last one.
     pub(super) fn stored(&self) -> &Stored {
@@ -135,8 +148,7 @@ impl Folder {
             }
         }
         let mut changes: Vec<Change> = affected.into_iter().filter_map(|key| self.settle(key)).collect();
-        // What is new comes before what is gone: a policy that takes another's place must be there when that goes.
-        changes.sort_by_key(|change| matches!(change, Change::Deleted(_)));
+        changes.sort_by_key(turn);
         changes
     }
 

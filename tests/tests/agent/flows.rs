@@ -56,7 +56,7 @@ fn replaced_policy(backend: Backend) -> Outcome {
         by(calico, "NetworkPolicy", "web-z", shop, closing),
     ];
     let closed = Watch::closed(&scene, OTHER, WEB)?;
-    for _ in 0..8 {
+    for _ in 0..25 {
         for version in &versions {
             scene.apply("web.yaml", version)?;
             scene.expect_problem(Area::Datastore, &[])?;

@@ -132,7 +132,7 @@ fn full_set_that_closes(backend: Backend, policy: &str) -> Outcome {
     let closed = Watch::closed(&scene, OTHER, WEB)?;
     let full = ["set cali40s:", "full", "limit of 4"];
     // Full from the start, then full after it was not. The old policy goes when the new one is there.
-    scene.write("set.yaml", network_set(20))?;
+    scene.apply("set.yaml", network_set(20))?;
     scene.write("list.yaml", policy)?;
     expect_not_ready(&scene, &full)?;
     scene.remove("web.yaml")?;
