@@ -77,6 +77,10 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// How long changes are held back for those that belong to them. A datastore that says where a batch ends does so
+/// within microseconds.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// How long to wait before an engine that could not be started over is tried again.
 const START_OVER: Duration = Duration::from_secs(2);
 
@@ -159,6 +163,8 @@ struct Engine<'a> {
     kernel: Kernel,
     waiting: Waiting,
     in_sync: bool,
+    /// Since when changes have come of which the rest may still be to come.
+    unsettled_since: Option<Instant>,
     published: Published,
 }
 
@@ -206,6 +212,7 @@ impl<'a> Engine<'a> {
             kernel,
             waiting: Waiting::default(),
             in_sync: false,
+            unsettled_since: None,
             published: Published::default(),
         })
     }
@@ -227,12 +234,13 @@ impl<'a> Engine<'a> {
             }
             self.take_links();
             let now = Instant::now();
-            if self.in_sync {
+            let hold = self.unsettled_since.map(|since| since + SETTLE).filter(|until| *until > now);
+            if self.in_sync && hold.is_none() {
                 self.apply(now);
             }
             self.context.shared.set_busy(false);
             // Before the datastore is in sync nothing is due.
-            let deadline = if self.in_sync { self.kernel.next_deadline(now) } else { None };
+            let deadline = if self.in_sync { hold.or(self.kernel.next_deadline(now)) } else { None };
             sleep_until(&mut [self.context.inbox.as_fd(), self.kernel.links_fd()], deadline)?;
         }
     }
@@ -268,15 +276,19 @@ impl<'a> Engine<'a> {
     fn take_event(&mut self, event: MirrorEvent) {
         match event {
             MirrorEvent::Set(stored) => {
+                self.unsettled_since.get_or_insert_with(Instant::now);
                 self.felix.set(&stored.resource);
                 self.graph.set(&stored.resource);
             }
             MirrorEvent::Remove(key) => {
+                self.unsettled_since.get_or_insert_with(Instant::now);
                 self.felix.remove(&key);
                 self.graph.remove(&key);
             }
+            MirrorEvent::Settled => self.unsettled_since = None,
             MirrorEvent::InSync => {
                 tracing::info!("datastore in sync");
+                self.unsettled_since = None;
                 self.in_sync = true;
                 self.context.shared.update(|s| s.in_sync = true);
             }

@@ -34,6 +34,9 @@ pub enum MirrorEvent {
     Remove(Key),
     /// Every kind has been listed: what was delivered is complete. Sent once.
     InSync,
+    /// What was delivered since the last time belongs together and is complete, e.g. all changes of one file. Follows
+    /// every change of a backend that sends a bookmark after each batch, as `local` does; others may keep it back.
+    Settled,
 }
 
 /// A running mirror. Dropping it stops it and waits for its thread.
@@ -108,6 +111,8 @@ struct KindState {
     /// The number of the current watch.
     generation: u64,
     watch: Option<WatchHandle>,
+    /// Whether changes came since the last bookmark.
+    is_open: bool,
     /// What the consumer has, with the versions.
     known: HashMap<Key, Arc<str>>,
     /// When to list, unless the watch runs.
@@ -121,6 +126,7 @@ impl KindState {
             kind,
             generation: 0,
             watch: None,
+            is_open: false,
             known: HashMap::new(),
             list_at: Some(Instant::now()),
             retry: RETRY_FIRST,
@@ -225,7 +231,9 @@ impl Worker {
             Ok(handle) => {
                 state.watch = Some(handle);
                 state.list_at = None;
-                Ok(Ok(()))
+                // A list is complete in itself.
+                state.is_open = true;
+                self.close(kind).map(Ok)
             }
             Err(error) => Ok(Err(error)),
         }
@@ -237,20 +245,30 @@ impl Worker {
         };
         match event {
             WatchEvent::Added(item) | WatchEvent::Modified(item) => {
+                state.is_open = true;
                 state.known.insert(item.key.clone(), Arc::clone(&item.resource_version));
                 self.deliver(MirrorEvent::Set(item))
             }
             WatchEvent::Deleted(item) => {
+                state.is_open = true;
                 state.known.remove(&item.key);
                 self.deliver(MirrorEvent::Remove(item.key))
             }
-            WatchEvent::Bookmark(_) => Ok(()),
+            WatchEvent::Bookmark(_) => self.close(kind),
             WatchEvent::Expired => {
                 state.watch = None;
                 state.list_at = Some(Instant::now());
                 Ok(())
             }
         }
+    }
+
+    /// Everything of a kind has been told for now.
+    fn close(&mut self, kind: Kind) -> Result<(), Stopped> {
+        let was_open = self.kinds.iter().any(|state| state.is_open);
+        self.kinds.iter_mut().filter(|state| state.kind == kind).for_each(|state| state.is_open = false);
+        let is_open = self.kinds.iter().any(|state| state.is_open);
+        if was_open && !is_open { self.deliver(MirrorEvent::Settled) } else { Ok(()) }
     }
 
     fn deliver(&mut self, event: MirrorEvent) -> Result<(), Stopped> {

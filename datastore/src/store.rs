@@ -109,7 +109,9 @@ pub enum WatchEvent {
     Modified(Stored),
     /// An object is gone; this was its last version.
     Deleted(Stored),
-    /// Everything up to this revision has been delivered: a later watch may go on from here.
+    /// Everything up to this revision has been delivered: a later watch may go on from here. A backend in which one
+    /// write can change several objects, of any kinds, sends it after all of them, so that a consumer can wait for
+    /// what belongs together.
     Bookmark(Revision),
     /// Events have been lost and the watch is over: list again. Always the last event.
     Expired,

@@ -153,10 +153,14 @@ fn a_mirror_delivers_what_is_there_then_in_sync_then_changes() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let log = Arc::clone(&seen);
     let consumer = move |event| {
+        if event == MirrorEvent::Settled {
+            return true;
+        }
         log.lock().unwrap().push(match event {
             MirrorEvent::Set(stored) => format!("={}", stored.key),
             MirrorEvent::Remove(key) => format!("-{key}"),
             MirrorEvent::InSync => "in-sync".to_owned(),
+            MirrorEvent::Settled => unreachable!("left out above"),
         });
         true
     };

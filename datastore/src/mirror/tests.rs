@@ -103,10 +103,14 @@ impl Harness {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&seen);
         let consumer = move |event| {
+            if event == MirrorEvent::Settled {
+                return true;
+            }
             log.lock().unwrap().push(match event {
                 MirrorEvent::Set(stored) => format!("{}@{}", stored.key.name, stored.resource_version),
                 MirrorEvent::Remove(key) => format!("-{}", key.name),
                 MirrorEvent::InSync => "in-sync".to_owned(),
+                MirrorEvent::Settled => unreachable!("left out above"),
             });
             true
         };

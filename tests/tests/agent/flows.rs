@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         &[
             ("a_new_policy_is_for_new_connections_and_established_ones_go_on", established),
             ("a_policy_that_takes_anothers_place_in_one_file_opens_nothing_meanwhile", replaced_policy),
+            ("a_policy_and_what_it_refers_to_in_one_file_come_into_force_together", together),
             ("pods_go_out_with_their_nodes_address_and_to_pods_with_their_own", outgoing),
         ],
     )
@@ -60,6 +61,46 @@ fn replaced_policy(backend: Backend) -> Outcome {
         for version in &versions {
             scene.apply("web.yaml", version)?;
             scene.expect_problem(Area::Datastore, &[])?;
+        }
+    }
+    closed.end()
+}
+
+/// A policy is not in force before the network set or the pod's label that it relies on, if one file brings both.
+fn together(backend: Backend) -> Outcome {
+    let mut scene = shop::open(backend)?;
+    scene.remove("web.yaml")?;
+    let policy = |ingress: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: web-in}}
+spec: {{selector: app == 'web', types: [Ingress], ingress: [{ingress}]}}
+---
+"
+        )
+    };
+    let listed = "apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: listed, labels: {list: all}}
+spec: {nets: [10.65.1.4]}
+---
+";
+    let allowed_but_listed = policy("{action: Allow, source: {notSelector: list == 'all'}}");
+    let allowed_but_labelled = policy("{action: Allow, source: {notSelector: is == 'bad'}}");
+    let labelled = shop::pods().replace("{app: other}", "{app: other, is: bad}");
+    let versions = [
+        policy("") + &shop::pods(),
+        allowed_but_listed + listed + &shop::pods(),
+        policy("") + &shop::pods(),
+        allowed_but_labelled + &labelled,
+    ];
+    scene.remove("pods.yaml")?;
+    scene.apply("all.yaml", &versions[0])?;
+    let closed = Watch::closed(&scene, OTHER, WEB)?;
+    for _ in 0..25 {
+        for version in &versions {
+            scene.apply("all.yaml", version)?;
         }
     }
     closed.end()
