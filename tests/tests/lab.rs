@@ -311,7 +311,11 @@ fn agent_that_does_not_apply() -> Outcome {
     assert!(error.contains("agent on node-1"), "{error}");
     assert!(error.contains("wait --applied --timeout 2000ms"), "{error}");
     assert!(error.contains("172.18.0.11"), "{error}");
-    let programs = Some(Programs { agent: "/bin/false".into(), ctl: "/bin/yes".into() });
+    // A tortiectl that waits on, so that it is the agent's end which is seen.
+    let patient = lab.dir().join("patient");
+    fs::write(&patient, "#!/bin/sh\nexec sleep 1000\n")?;
+    fs::set_permissions(&patient, fs::Permissions::from_mode(0o755))?;
+    let programs = Some(Programs { agent: "/bin/false".into(), ctl: patient });
     lab.start_agent_with("node-1", &AgentOptions { programs, ..AgentOptions::default() })?;
     let error = lab.wait_applied(SETTLE).expect_err("the agent ends").to_string();
     assert!(error.contains("it has ended (exit status: 1)"), "{error}");
