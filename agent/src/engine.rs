@@ -330,7 +330,13 @@ impl<'a> Engine<'a> {
         };
         let changed = report.done.changed;
         if published != self.published {
-            let policy = self.graph.problems();
+            let mut policy = self.graph.problems();
+            for problem in &mut policy {
+                let origin = problem.key.as_ref().and_then(|key| self.context.store.origin(key));
+                if let Some(origin) = origin {
+                    problem.object = format!("{origin}: {}", problem.object);
+                }
+            }
             self.context.shared.set_problems(&published.kernel, &policy);
             self.context.shared.update(|s| {
                 s.applied = published.is_applied;

@@ -135,6 +135,14 @@ impl Datastore for LocalStore {
         self.shared.wait_for_delivery()
     }
 
+    fn origin(&self, key: &Key) -> Option<String> {
+        let state = self.shared.state();
+        let object = state.folder.get(key)?;
+        let file = self.shared.root.join(&object.path);
+        let line = object.line.map(|line| format!(":{line}")).unwrap_or_default();
+        Some(format!("{}{line}", file.display()))
+    }
+
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.shared.state().folder.problems();
         for problem in &mut problems {

@@ -213,4 +213,9 @@ pub trait Datastore: Send + Sync {
 
     /// What could not be used as written, now.
     fn problems(&self) -> Vec<Problem>;
+
+    /// Where a person finds an object, e.g. `policies/db.yaml:12`; `None` where a backend has no such place.
+    fn origin(&self, _key: &Key) -> Option<String> {
+        None
+    }
 }

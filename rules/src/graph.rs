@@ -289,8 +289,12 @@ impl Graph {
 
     /// Notes that a resource cannot be followed to the letter, until it changes or goes.
     fn note(&mut self, key: &Key, field: &str, message: &str) {
-        let problem =
-            Problem { object: key.to_string(), field: field.to_owned(), message: message.to_owned() };
+        let problem = Problem {
+            object: key.to_string(),
+            key: Some(key.clone()),
+            field: field.to_owned(),
+            message: message.to_owned(),
+        };
         self.notes.insert(key.clone(), problem);
     }
 

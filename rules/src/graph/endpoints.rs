@@ -252,6 +252,7 @@ impl Endpoints {
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let problem = |id: &EndpointId, message| Problem {
             object: format!("WorkloadEndpoint {id}"),
+            key: None,
             field: "spec.interfaceName".to_owned(),
             message,
         };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use tortie_api::Kind;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 use tortie_api::policy::{Action, DefaultAction};
 
@@ -65,6 +66,17 @@ impl PolicyKey {
     /// `np/namespace/name`: the suffix of the policy's chain names.
     pub fn id(&self) -> String {
         format!("{}/{}", self.kind.short(), self.qualified_name())
+    }
+
+    /// The key of the resource that it comes from.
+    pub fn resource_key(&self) -> tortie_api::Key {
+        let kind = match self.kind {
+            PolicyKind::GlobalNetworkPolicy => Kind::GlobalNetworkPolicy,
+            PolicyKind::KubernetesNetworkPolicy => Kind::KubeNetworkPolicy,
+            PolicyKind::NetworkPolicy => Kind::NetworkPolicy,
+        };
+        let namespace = (!self.namespace.is_empty()).then_some(&*self.namespace);
+        tortie_api::Key::new(kind, namespace, &*self.name)
     }
 
     /// `name/namespace/kind`: what equal orders are sorted by, bytewise.
@@ -294,6 +306,8 @@ pub enum Event {
 pub struct Problem {
     /// Which object, e.g. `NetworkPolicy shop/db`.
     pub object: String,
+    /// Its key, where it is one object of the datastore.
+    pub key: Option<tortie_api::Key>,
     /// The field, e.g. `spec.tier`.
     pub field: String,
     /// What is wrong and what is done about it.

@@ -252,6 +252,7 @@ impl Policies {
         self.entries.iter().flat_map(|(key, entry)| {
             let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| Problem {
                 object: key.to_string(),
+                key: Some(key.resource_key()),
                 field: "spec.tier".to_owned(),
                 message: format!(
                     "tier {:?} does not exist; the policy is enforced after all tiers that do",
@@ -287,6 +288,7 @@ impl Policies {
         entry.problems.clear();
         entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
+            key: Some(key.resource_key()),
             field: field.clone(),
             message: message.clone(),
         }));
@@ -306,6 +308,7 @@ impl Policies {
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
+            entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let (tier, everywhere) = (entry.policy.tier.clone(), entry.policy.everywhere);
             let rules = Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere });
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
@@ -352,6 +355,7 @@ fn convert_rules(
                 definitions.truncate(known);
                 problems.push(Problem {
                     object: object.to_owned(),
+                    key: None,
                     field: format!("spec.{direction}[{at}]"),
                     message: error.to_string(),
                 });
@@ -462,6 +466,7 @@ impl Profiles {
         };
         let missing = self.users.keys().filter(move |name| is_missed(name)).map(|name| Problem {
             object: format!("Profile {name}"),
+            key: None,
             field: "spec".to_owned(),
             message: match name.strip_prefix(NAMESPACE_PROFILE_PREFIX) {
                 Some(namespace) => {

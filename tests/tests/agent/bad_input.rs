@@ -188,7 +188,7 @@ fn missing_tier() -> Outcome {
         "  tier: nowhere\n  selector: app == 'web'\n  types: [Ingress]\n  ingress:\n  - action: Deny\n",
     );
     scene.apply("tiered.yaml", deny)?;
-    scene.expect_problem(Area::Policy, &["nowhere.web-in", "spec.tier"])?;
+    scene.expect_problem(Area::Policy, &["tiered.yaml:", "nowhere.web-in", "spec.tier"])?;
     scene.expect(&SHOP)?;
     scene.apply("guard.yaml", allow_to("vault", "other"))?;
     scene.expect(&[(CLIENT, VAULT, false), (OTHER, VAULT, true)])?;
@@ -198,7 +198,7 @@ fn missing_tier() -> Outcome {
     scene.expect(&[(CLIENT, WEB, false), (OTHER, WEB, false), (OTHER, VAULT, true)])?;
     scene.remove("tier.yaml")?;
     scene.settle()?;
-    scene.expect_problem(Area::Policy, &["nowhere.web-in", "spec.tier"])?;
+    scene.expect_problem(Area::Policy, &["tiered.yaml:", "nowhere.web-in", "spec.tier"])?;
     scene.expect(&[(CLIENT, WEB, true), (OTHER, WEB, false)])
 }
 
