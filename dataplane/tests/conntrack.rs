@@ -314,6 +314,10 @@ fn start_tracking(iptables: &str, texts: &[&str]) {
         let length = if text.contains(':') { "128 nodad" } else { "32" };
         sh(&format!("ip addr add {text}/{length} dev lo"));
     }
+    // The kernel puts an IPv6 address into the local table a little later. Before, packets to it are forwarded.
+    for text in texts.iter().filter(|text| text.contains(':')) {
+        wait_for("the address is local", || !sh(&format!("ip -6 route show table local {text}")).is_empty());
+    }
     sh(&format!("{iptables} -w -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"));
 }
 

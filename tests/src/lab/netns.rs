@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{panic, process, thread};
 
 use std::os::fd::AsRawFd;
@@ -15,6 +16,9 @@ use std::os::fd::AsRawFd;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::LabError;
+
+/// How long the kernel may take to make an address its own.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A network namespace; it exists as long as a clone of this value or a process or socket in it does.
 #[derive(Debug, Clone)]
@@ -106,10 +110,33 @@ impl Netns {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// One `ip -batch` over all `lines`.
+    /// One `ip -batch` over all `lines`; returns when the addresses that they add are in use.
     pub(super) fn ip_batch(&self, lines: &[String]) -> Result<(), LabError> {
-        self.check("ip", &["-batch", "-"], &(lines.join("\n") + "\n")).map(drop)
+        self.check("ip", &["-batch", "-"], &(lines.join("\n") + "\n"))?;
+        let added: Vec<&str> = lines.iter().filter_map(|line| added_ipv6(line)).collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        // The kernel puts an IPv6 address into the local table a little later. Before, packets to it are forwarded.
+        let end = Instant::now() + ADDRESS_DEADLINE;
+        loop {
+            let local = self.check("ip", &["-6", "route", "show", "table", "local"], "")?;
+            let is_local = |address: &&str| local.split_whitespace().any(|word| word == *address);
+            if added.iter().all(is_local) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let addresses = added.join(", ");
+                return Err(LabError::Topology(format!("{}: {addresses} did not become local", self.label)));
+            }
+        }
     }
+}
+
+/// The IPv6 address that a line of `ip -batch` adds.
+fn added_ipv6(line: &str) -> Option<&str> {
+    let address = line.strip_prefix("addr add ")?.split('/').next()?;
+    address.contains(':').then_some(address)
 }
 
 /// Calls `work` on a thread of its own, whose namespace it may change.
