@@ -21,6 +21,7 @@ mod label_index;
 mod matcher;
 pub mod model;
 mod policies;
+mod profiles;
 mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +36,8 @@ use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
 use self::endpoints::Endpoints;
 use self::model::{Event, PolicyKey, PolicyKind, Problem};
-use self::policies::{Policies, Policy, Profiles, Tier};
+use self::policies::{Policies, Policy, Tier};
+use self::profiles::Profiles;
 use self::sets::{Contributor, IpSets, ServiceBackends};
 
 /// What the graph must know beside the resources.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tortie_api::id::unique_id;
 use tortie_api::labels::{NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL, SERVICE_ACCOUNT_LABEL_PREFIX};
 use tortie_api::net::{IpVersion, Port, Protocol};
-use tortie_api::policy::{EntityRule, Icmp, Rule};
+use tortie_api::policy::{Action, EntityRule, Icmp, Rule};
 use tortie_api::selector::{Selector, SelectorError};
 
-use super::model::{RuleSpec, SetId, SetKind, SideSpec};
+use super::model::{Problem, RuleSpec, SetId, SetKind, SideSpec};
 
 /// What an ip set is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +124,47 @@ pub(crate) fn rule(
             .flat_map(|m| m.annotations.iter().map(|(k, v)| format!("{k}={v}")))
             .collect(),
     })
+}
+
+/// Converts the rules of one direction. What cannot be followed is made stricter and goes to `problems`.
+pub(crate) fn rules(
+    list: &[Rule],
+    direction: &str,
+    object: &str,
+    namespace: &str,
+    definitions: &mut Vec<SetDefinition>,
+    problems: &mut Vec<Problem>,
+) -> Vec<RuleSpec> {
+    let mut converted = Vec::with_capacity(list.len());
+    for (at, asked) in list.iter().enumerate() {
+        let known = definitions.len();
+        match rule(asked, namespace, definitions) {
+            Ok(spec) => converted.push(spec),
+            Err(error) => {
+                definitions.truncate(known);
+                problems.push(Problem {
+                    object: object.to_owned(),
+                    key: None,
+                    field: format!("spec.{direction}[{at}]"),
+                    message: error.to_string(),
+                });
+                converted.extend(fail_closed(asked));
+            }
+        }
+    }
+    converted
+}
+
+/// What stands in for a rule that cannot be followed: nothing for one that allows, a denial of everything for
+/// one that denies or passes on.
+fn fail_closed(refused: &Rule) -> Option<RuleSpec> {
+    match refused.action {
+        Action::Allow | Action::Log => None,
+        Action::Deny | Action::Pass => {
+            let bare = Rule { ip_version: refused.ip_version, ..Rule::new(Action::Deny) };
+            rule(&bare, "", &mut Vec::new()).ok()
+        }
+    }
 }
 
 /// A code without a type says nothing.

@@ -17,7 +17,8 @@ use tortie_api::{Key, Kind};
 
 use super::label_index::ItemId;
 use super::model::{Event, LocalEndpoint, Problem};
-use super::policies::{Policies, Profiles};
+use super::policies::Policies;
+use super::profiles::Profiles;
 use super::sets::{Contributor, IpSets, NamedPort};
 
 /// `namespace/name` of a WorkloadEndpoint.
