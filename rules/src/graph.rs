@@ -3,7 +3,8 @@
 //! ```text
 //!  Namespace, ServiceAccount, Profile ─► profiles ──labels──┐
 //!  Pod, WorkloadEndpoint ─► endpoints ──(all)──► sets ──────┼──► SetAdded, SetChanged, SetGone
-//!  HostEndpoint, NetworkSet ────────────────────► sets      │
+//!  NetworkSet ──────────────────────────────────► sets      │
+//!  HostEndpoint ──(all)──► sets; with the host's interfaces ├──► HostEndpoint
 //!  EndpointSlice ───────────────────────────────► sets      │
 //!  policies, Tier ─► policies ◄──(this node's)── endpoints  ├──► Policy, Profile, Endpoint, …
 //!  IPPool ─► pools ─────────────────────────────────────────┘──► Pools
@@ -16,6 +17,7 @@
 mod convert;
 mod cover;
 mod endpoints;
+mod host_endpoints;
 mod intern;
 mod label_index;
 mod matcher;
@@ -25,6 +27,7 @@ mod profiles;
 mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -35,8 +38,9 @@ use tortie_api::selector::{Selector, SelectorError};
 use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
 use self::endpoints::Endpoints;
+use self::host_endpoints::HostEndpoints;
 use self::model::{Event, PolicyKey, PolicyKind, Problem};
-use self::policies::{Policies, Policy, Tier};
+use self::policies::{Flavour, Policies, Policy, Tier};
 use self::profiles::Profiles;
 use self::sets::{Contributor, IpSets, ServiceBackends};
 
@@ -59,6 +63,7 @@ pub struct Graph {
     policies: Policies,
     profiles: Profiles,
     endpoints: Endpoints,
+    hosts: HostEndpoints,
     /// Items of the label index that are no endpoints.
     items: BTreeMap<Key, u32>,
     slices: BTreeMap<Key, sets::ServiceKey>,
@@ -78,6 +83,7 @@ impl Graph {
             policies: Policies::new(),
             profiles: Profiles::default(),
             endpoints: Endpoints::new(options.node.clone(), options.interface_prefixes.clone()),
+            hosts: HostEndpoints::new(options.node.clone(), options.interface_prefixes.clone()),
             items: BTreeMap::new(),
             slices: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -148,6 +154,10 @@ impl Graph {
                 self.define_profile(key, &name, None);
             }
             Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint => {
+                if key.kind == Kind::HostEndpoint {
+                    let Self { hosts, sets, policies, profiles, .. } = self;
+                    hosts.remove(&key.name, sets, policies, profiles);
+                }
                 if let Some(item) = self.items.remove(key) {
                     self.sets.remove_item(item);
                 }
@@ -163,11 +173,19 @@ impl Graph {
         }
     }
 
+    /// Takes an interface of this host with all its addresses; `None` when it is gone. Workloads' interfaces are ignored.
+    pub fn set_host_interface(&mut self, name: &str, addresses: Option<&[IpAddr]>) {
+        if self.hosts.set_interface(name, addresses) {
+            self.revision += 1;
+        }
+    }
+
     /// What changed since the last flush: sets, policies, profiles, endpoints; then removals the other way.
     pub fn flush(&mut self) -> Vec<Event> {
         let (mut endpoints, mut endpoints_gone) = (Vec::new(), Vec::new());
         let dirty = std::mem::take(&mut self.policies.dirty_endpoints);
         self.endpoints.flush(&dirty, &self.policies, &mut endpoints, &mut endpoints_gone);
+        self.hosts.flush(&dirty, &self.policies, &mut endpoints, &mut endpoints_gone);
         let (mut profiles, mut profiles_gone) = (Vec::new(), Vec::new());
         self.profiles.prepare(&mut self.sets, &mut profiles, &mut profiles_gone);
         let (mut policies, mut policies_gone) = (Vec::new(), Vec::new());
@@ -183,20 +201,20 @@ impl Graph {
         events
     }
 
-    /// Grows with every resource that is taken: while it is the same, so are [`Graph::problems`].
+    /// Grows with every resource and interface that is taken: while it is the same, so are [`Graph::problems`].
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
     /// Endpoints of this node, policies that select them, and sets that those use, as of the last flush.
     pub fn counts(&self) -> (usize, usize, usize) {
-        (self.endpoints.count(), self.policies.count(), self.sets.len())
+        (self.endpoints.count() + self.hosts.count(), self.policies.count(), self.sets.len())
     }
 
     /// Resources that cannot be followed to the letter, sorted.
     pub fn problems(&self) -> Vec<Problem> {
         let policies = self.policies.problems().chain(self.profiles.problems());
-        let rest = self.endpoints.problems().chain(self.notes.values().cloned());
+        let rest = self.endpoints.problems().chain(self.hosts.problems()).chain(self.notes.values().cloned());
         let mut problems: Vec<Problem> = policies.chain(rest).collect();
         problems.sort();
         problems
@@ -224,23 +242,13 @@ impl Graph {
             selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            flavour: Flavour::Normal,
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             notes: Vec::new(),
         });
     }
 
     fn set_global_policy(&mut self, key: &Key, spec: &policy::GlobalNetworkPolicySpec) {
-        if spec.do_not_track || spec.pre_dnat {
-            // Such policies apply to host endpoints only.
-            self.policies.remove_policy(&policy_key(key), &mut self.sets);
-            let field = if spec.do_not_track { "spec.doNotTrack" } else { "spec.preDNAT" };
-            self.note(
-                key,
-                field,
-                "such policy is for host endpoints, which are not enforced in this release",
-            );
-            return;
-        }
         let selector = convert::global_policy_selector(
             spec.selector.as_ref(),
             spec.namespace_selector.as_ref(),
@@ -252,6 +260,7 @@ impl Graph {
             selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            flavour: Flavour::of(spec),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             notes: Vec::new(),
         });
@@ -267,6 +276,7 @@ impl Graph {
             selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            flavour: Flavour::Normal,
             everywhere: false,
             notes: notes.into_iter().map(|note| ("spec".to_owned(), note)).collect(),
         });
@@ -323,11 +333,7 @@ impl Graph {
 
     fn set_host_endpoint(&mut self, key: &Key, object: &Object<tortie_api::endpoint::HostEndpointSpec>) {
         let spec = &object.spec;
-        if spec.node == self.options.node {
-            let message =
-                "policy of host endpoints is not enforced in this release; its addresses count in selectors";
-            self.note(key, "spec", message);
-        }
+        // Only what it expects: all nodes must see the same members, and no node knows the addresses of others.
         let contributor = Contributor {
             nets: spec.expected_ips.iter().map(|a| (*a).into()).collect(),
             ports: endpoints::named_ports(&spec.ports),
@@ -336,6 +342,8 @@ impl Graph {
         let profiles = spec.profiles.iter().map(String::as_str);
         let labels = endpoints::own_labels(&object.metadata.labels);
         self.sets.set_item(item, contributor, pairs(&labels), profiles);
+        let Self { hosts, sets, policies, profiles, .. } = self;
+        hosts.set(item, object, sets, policies, profiles);
     }
 
     fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {

@@ -146,6 +146,7 @@ impl Classic {
             }
             Event::Endpoint(endpoint) => self.handle_endpoint(endpoint),
             Event::EndpointGone(interface) => self.drop_endpoint(interface),
+            Event::HostEndpoint(_) | Event::HostEndpointGone(_) => {}
             Event::Pools { all, nat_outgoing } => self.handle_pools(all, nat_outgoing),
         }
     }

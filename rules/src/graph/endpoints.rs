@@ -16,7 +16,7 @@ use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
 use super::label_index::ItemId;
-use super::model::{Event, LocalEndpoint, Problem};
+use super::model::{Event, LocalEndpoint, Problem, TierKind};
 use super::policies::Policies;
 use super::profiles::Profiles;
 use super::sets::{Contributor, IpSets, NamedPort};
@@ -229,7 +229,7 @@ impl Endpoints {
             match winner {
                 Some(item) => {
                     let mut endpoint = self.local[&item].endpoint.clone();
-                    endpoint.tiers = policies.tiers_of(item);
+                    endpoint.tiers = policies.tiers_of(item, TierKind::Normal);
                     if self.published.get(&interface).is_none_or(|old| **old != endpoint) {
                         let endpoint = Arc::new(endpoint);
                         self.published.insert(interface, endpoint.clone());

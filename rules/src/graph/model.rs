@@ -237,6 +237,60 @@ pub struct TierPolicies {
     pub egress: Vec<PolicyRef>,
 }
 
+/// Which of an endpoint's traffic a list of policies decides on. Workload endpoints have the normal one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TierKind {
+    /// What ends or begins at the endpoint.
+    Normal,
+    /// What the host forwards through the endpoint's interface.
+    Forward,
+    /// What comes in, before its destination is translated.
+    PreDnat,
+    /// Everything, before connections are tracked.
+    Untracked,
+}
+
+/// Which interfaces of the host an endpoint stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostInterface {
+    /// This one.
+    Named(Arc<str>),
+    /// Each one that has no endpoint of its own.
+    Any,
+}
+
+impl fmt::Display for HostInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Any => f.write_str(tortie_api::endpoint::ANY_INTERFACE),
+        }
+    }
+}
+
+/// A host endpoint in force on an interface of this node, with all that is to be enforced there.
+///
+/// Each list holds the tiers in order; those without a policy for it are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEndpoint {
+    /// The name of the `HostEndpoint`, for people.
+    pub name: Arc<str>,
+    /// Where it is in force. One `HostEndpoint` may be in force on several interfaces.
+    pub interface: HostInterface,
+    /// Its expected addresses and those of its interface, sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Its profiles in order.
+    pub profiles: Vec<Arc<str>>,
+    /// For traffic of the host itself.
+    pub normal: Vec<TierPolicies>,
+    /// For forwarded traffic.
+    pub forward: Vec<TierPolicies>,
+    /// Before destinations are translated; ingress only.
+    pub pre_dnat: Vec<TierPolicies>,
+    /// Before connections are tracked. Empty for [`HostInterface::Any`].
+    pub untracked: Vec<TierPolicies>,
+}
+
 /// A workload endpoint of this node with all that is to be enforced on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalEndpoint {
@@ -284,8 +338,12 @@ pub enum Event {
     Profile(Arc<ProfileRules>),
     /// A new or changed endpoint of this node.
     Endpoint(Arc<LocalEndpoint>),
+    /// A new or changed host endpoint of an interface of this node.
+    HostEndpoint(Arc<HostEndpoint>),
     /// The endpoint of this interface is gone.
     EndpointGone(Arc<str>),
+    /// The host's interface has no endpoint any more.
+    HostEndpointGone(HostInterface),
     /// No endpoint lists the profile any more.
     ProfileGone(Arc<str>),
     /// The policy selects no endpoint of this node any more.

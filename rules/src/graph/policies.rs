@@ -8,13 +8,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, Rule};
+use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec, Rule};
 use tortie_api::selector::Selector;
 
 use super::convert;
 use super::label_index::{ItemId, LabelIndex, MatchChange, SelectorId};
-use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierPolicies};
+use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies};
 use super::sets::IpSets;
+
+/// Which traffic a policy is for. All but the first two are for host endpoints only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// What ends or begins at an endpoint.
+    #[default]
+    Normal,
+    /// The same, and what is forwarded through a host endpoint.
+    ApplyOnForward,
+    /// What comes in at a host endpoint, before its destination is translated.
+    PreDnat,
+    /// What comes in or goes out at a host endpoint, before connections are tracked.
+    DoNotTrack,
+}
+
+impl Flavour {
+    /// Of what a `GlobalNetworkPolicy` asks for.
+    pub(crate) fn of(spec: &GlobalNetworkPolicySpec) -> Self {
+        if spec.do_not_track {
+            Self::DoNotTrack
+        } else if spec.pre_dnat {
+            Self::PreDnat
+        } else if spec.apply_on_forward {
+            Self::ApplyOnForward
+        } else {
+            Self::Normal
+        }
+    }
+
+    fn is_in(self, kind: TierKind) -> bool {
+        match kind {
+            TierKind::Normal => matches!(self, Self::Normal | Self::ApplyOnForward),
+            TierKind::Forward => self == Self::ApplyOnForward,
+            TierKind::PreDnat => self == Self::PreDnat,
+            TierKind::Untracked => self == Self::DoNotTrack,
+        }
+    }
+}
 
 /// A policy of any kind, in the terms of Calico's API.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +63,7 @@ pub(crate) struct Policy {
     pub(crate) selector: Selector,
     pub(crate) ingress: Option<Arc<[Rule]>>,
     pub(crate) egress: Option<Arc<[Rule]>>,
+    pub(crate) flavour: Flavour,
     /// Program it even where it selects nothing.
     pub(crate) everywhere: bool,
     /// Messages about parts that were left out.
@@ -35,7 +74,7 @@ pub(crate) struct Policy {
 struct Entry {
     policy: Policy,
     selector: SelectorId,
-    /// Endpoints of this node that it selects.
+    /// Endpoints of this node that it applies to.
     matched: u32,
     active: Option<Active>,
     problems: Vec<Problem>,
@@ -63,6 +102,8 @@ struct SharedSelector {
 #[derive(Debug)]
 pub(crate) struct Policies {
     index: LabelIndex,
+    /// Which items of the index are host endpoints.
+    hosts: BTreeSet<ItemId>,
     entries: BTreeMap<PolicyKey, Entry>,
     selectors: FxHashMap<Arc<str>, SharedSelector>,
     selector_texts: FxHashMap<SelectorId, Arc<str>>,
@@ -80,6 +121,7 @@ impl Policies {
             BUILT_IN_TIERS.map(|(name, order, default_action)| (name.into(), Tier { order, default_action }));
         Self {
             index: LabelIndex::default(),
+            hosts: BTreeSet::new(),
             entries: BTreeMap::new(),
             selectors: FxHashMap::default(),
             selector_texts: FxHashMap::default(),
@@ -114,6 +156,24 @@ impl Policies {
         self.dirty_endpoints.remove(&id);
     }
 
+    /// Adds or changes a host endpoint of this node.
+    pub(crate) fn set_host_endpoint<'a>(
+        &mut self,
+        id: ItemId,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        parents: impl Iterator<Item = &'a str>,
+        sets: &mut IpSets,
+    ) {
+        self.hosts.insert(id);
+        self.set_endpoint(id, labels, parents, sets);
+    }
+
+    /// Removes a host endpoint of this node.
+    pub(crate) fn remove_host_endpoint(&mut self, id: ItemId, sets: &mut IpSets) {
+        self.remove_endpoint(id, sets);
+        self.hosts.remove(&id);
+    }
+
     /// Sets the labels that endpoints inherit from a profile.
     pub(crate) fn set_profile_labels<'a>(
         &mut self,
@@ -132,17 +192,18 @@ impl Policies {
             && entry.policy.selector.canonical() == policy.selector.canonical()
         {
             let selector = entry.selector;
-            entry.policy = policy;
+            let matched = count(&self.index, &self.hosts, selector, &policy);
+            (entry.policy, entry.matched) = (policy, matched);
             self.refresh(key, sets);
             self.dirty_endpoints.extend(self.index.items_of(selector));
             return;
         }
         self.remove_policy(key, sets);
-        let (selector, matched) = self.share_selector(&policy.selector, key);
-        let count = u32::try_from(matched.len()).unwrap_or(u32::MAX);
-        let entry = Entry { policy, selector, matched: count, active: None, problems: Vec::new() };
+        let selector = self.share_selector(&policy.selector, key);
+        let matched = count(&self.index, &self.hosts, selector, &policy);
+        let entry = Entry { policy, selector, matched, active: None, problems: Vec::new() };
         self.entries.insert(key.clone(), entry);
-        self.dirty_endpoints.extend(matched);
+        self.dirty_endpoints.extend(self.index.items_of(selector));
         self.refresh(key, sets);
     }
 
@@ -179,14 +240,15 @@ impl Policies {
         self.dirty_endpoints.extend(affected.flat_map(|e| index.items_of(e.selector)));
     }
 
-    /// The policy list of an endpoint: its tiers in order, each with its policies in order.
-    pub(crate) fn tiers_of(&self, endpoint: ItemId) -> Vec<TierPolicies> {
+    /// The policy list of an endpoint for some of its traffic: its tiers in order, each with its policies in order.
+    pub(crate) fn tiers_of(&self, endpoint: ItemId, kind: TierKind) -> Vec<TierPolicies> {
         let mut found: Vec<(&PolicyKey, &Entry)> = self
             .index
             .selectors_of(endpoint)
             .iter()
             .flat_map(|s| &self.selectors[&self.selector_texts[s]].policies)
             .map(|key| (key, &self.entries[key]))
+            .filter(|(_, entry)| entry.policy.flavour.is_in(kind))
             .collect();
         found.sort_by(|a, b| self.compare(a, b));
         let mut tiers: Vec<TierPolicies> = Vec::new();
@@ -265,6 +327,9 @@ impl Policies {
             let keys = self.selectors[&self.selector_texts[&change.selector]].policies.clone();
             for key in keys {
                 let entry = self.entries.get_mut(&key).expect("shared selectors belong to policies");
+                if !applies(&self.hosts, change.item, &entry.policy) {
+                    continue;
+                }
                 if change.matched {
                     entry.matched += 1;
                 } else {
@@ -318,18 +383,29 @@ impl Policies {
         old.iter().flat_map(|a| &a.sets).for_each(|id| sets.release(id));
     }
 
-    /// The id of a selector and the endpoints that it selects now.
-    fn share_selector(&mut self, selector: &Selector, key: &PolicyKey) -> (SelectorId, Vec<ItemId>) {
+    /// The id of a selector.
+    fn share_selector(&mut self, selector: &Selector, key: &PolicyKey) -> SelectorId {
         let text: Arc<str> = selector.canonical().into();
         if let Some(shared) = self.selectors.get_mut(&text) {
             shared.policies.insert(key.clone());
-            return (shared.id, self.index.items_of(shared.id).collect());
+            return shared.id;
         }
         let id = self.next_selector;
         self.next_selector += 1;
         self.index.add_selector(id, selector.expr(), &mut Vec::new());
         self.selector_texts.insert(id, text.clone());
         self.selectors.insert(text, SharedSelector { id, policies: BTreeSet::from([key.clone()]) });
-        (id, self.index.items_of(id).collect())
+        id
     }
+}
+
+/// How many endpoints of this node a policy with this selector applies to.
+fn count(index: &LabelIndex, hosts: &BTreeSet<ItemId>, selector: SelectorId, policy: &Policy) -> u32 {
+    let matched = index.items_of(selector).filter(|item| applies(hosts, *item, policy));
+    u32::try_from(matched.count()).unwrap_or(u32::MAX)
+}
+
+/// Whether a policy says anything to an endpoint that it selects. Workloads know normal traffic only.
+fn applies(hosts: &BTreeSet<ItemId>, item: ItemId, policy: &Policy) -> bool {
+    policy.flavour.is_in(TierKind::Normal) || hosts.contains(&item)
 }

@@ -2,8 +2,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tortie_api::manifest::parse_documents;
 
-use super::model::{LocalEndpoint, Member, PolicyRules, ProfileRules, SetId};
+use super::model::{
+    HostEndpoint, HostInterface, LocalEndpoint, Member, PolicyRules, ProfileRules, SetId, TierPolicies,
+};
 use super::*;
+
+mod hosts;
 
 /// Applies events as a dataplane would, and checks their order while doing so.
 #[derive(Debug, Default, PartialEq)]
@@ -12,6 +16,7 @@ struct Dataplane {
     policies: BTreeMap<PolicyKey, Arc<PolicyRules>>,
     profiles: BTreeMap<Arc<str>, Arc<ProfileRules>>,
     endpoints: BTreeMap<Arc<str>, Arc<LocalEndpoint>>,
+    hosts: BTreeMap<HostInterface, Arc<HostEndpoint>>,
     pools: (Vec<IpNet>, Vec<IpNet>),
 }
 
@@ -48,17 +53,29 @@ impl Dataplane {
             Event::ProfileGone(name) => assert!(self.profiles.remove(&name).is_some()),
             Event::Endpoint(endpoint) => {
                 self.endpoints.insert(endpoint.interface.clone(), endpoint);
-                assert!(self.used_policies().iter().all(|k| self.policies.contains_key(k)));
-                let mut profiles = self.endpoints.values().flat_map(|e| &e.profiles);
-                assert!(profiles.all(|p| self.profiles.contains_key(p)));
+                self.assert_complete();
+            }
+            Event::HostEndpoint(endpoint) => {
+                self.hosts.insert(endpoint.interface.clone(), endpoint);
+                self.assert_complete();
             }
             Event::EndpointGone(interface) => assert!(self.endpoints.remove(&interface).is_some()),
+            Event::HostEndpointGone(interface) => assert!(self.hosts.remove(&interface).is_some()),
             Event::Pools { all, nat_outgoing } => self.pools = (all, nat_outgoing),
         }
     }
 
+    /// What endpoints refer to is there.
+    fn assert_complete(&self) {
+        assert!(self.used_policies().iter().all(|k| self.policies.contains_key(k)));
+        let workloads = self.endpoints.values().flat_map(|e| &e.profiles);
+        let mut profiles = workloads.chain(self.hosts.values().flat_map(|e| &e.profiles));
+        assert!(profiles.all(|p| self.profiles.contains_key(p)));
+    }
+
     fn used_policies(&self) -> BTreeSet<PolicyKey> {
-        let tiers = self.endpoints.values().flat_map(|e| &e.tiers);
+        let hosts = self.hosts.values().flat_map(|e| [&e.normal, &e.forward, &e.pre_dnat, &e.untracked]);
+        let tiers = self.endpoints.values().map(|e| &e.tiers).chain(hosts).flatten();
         tiers.flat_map(|t| t.ingress.iter().chain(&t.egress)).map(|p| p.key.clone()).collect()
     }
 
@@ -79,13 +96,17 @@ impl Dataplane {
     }
 }
 
+/// A graph whose host has two interfaces.
 fn graph() -> Graph {
     let options = Options {
         node: "n1".to_owned(),
         interface_prefixes: vec!["cali".to_owned()],
         suppress_covered: true,
     };
-    Graph::new(options)
+    let mut graph = Graph::new(options);
+    graph.set_host_interface("eth0", Some(&["172.18.0.2".parse().expect("an address")]));
+    graph.set_host_interface("eth1", Some(&[]));
+    graph
 }
 
 fn resources(text: &str) -> Vec<Resource> {
@@ -245,28 +266,6 @@ spec:
             .iter()
             .any(|p| p.object == "GlobalNetworkPolicy http" && p.field == "spec.ingress[0]")
     );
-}
-
-#[test]
-fn host_endpoints_of_this_node_are_reported_as_not_enforced() {
-    let text = "
-apiVersion: projectcalico.org/v3
-kind: HostEndpoint
-metadata: {name: here}
-spec: {node: n1, interfaceName: eth0, expectedIPs: [172.18.0.2]}
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: raw}
-spec: {selector: all(), doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}
-";
-    let mut graph = graph();
-    let all = resources(text);
-    all.iter().for_each(|r| graph.set(r));
-    let fields: Vec<String> = graph.problems().into_iter().map(|p| p.field).collect();
-    assert_eq!(fields, ["spec.doNotTrack", "spec"]);
-    all.iter().for_each(|r| graph.remove(&r.key()));
-    assert_eq!(graph.problems(), []);
 }
 
 fn members_of(events: &[Event], address: &str) -> usize {
