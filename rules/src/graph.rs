@@ -244,6 +244,7 @@ impl Graph {
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::Normal,
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
+            staged: false,
             notes: Vec::new(),
         });
     }
@@ -262,6 +263,7 @@ impl Graph {
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::of(spec),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
+            staged: false,
             notes: Vec::new(),
         });
     }
@@ -278,6 +280,7 @@ impl Graph {
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::Normal,
             everywhere: false,
+            staged: false,
             notes: notes.into_iter().map(|note| ("spec".to_owned(), note)).collect(),
         });
     }

@@ -129,6 +129,7 @@ impl Classic {
                     self.sets.push(SetChange::Unwant { name: names::graph_set_name(*version, id) });
                 }
             }
+            Event::Policy(policy) if policy.staged => {}
             Event::Policy(policy) => self.handle_policy(policy),
             Event::PolicyGone(key) => {
                 for name in Direction::BOTH.map(|d| names::policy_chain(d, key)) {

@@ -119,7 +119,8 @@ fn tier_block(
         }
         groups.push(group);
     }
-    if tier.default_action == DefaultAction::Deny {
+    // Policies that only might be do not close the tier.
+    if tier.default_action == DefaultAction::Deny && policies.iter().any(|p| !p.staged) {
         let comment =
             format!("End of tier {}. {} if no policies passed packet", tier.name, deny_word(config));
         rules.push(Rule::when(undecided(), deny(config)).comment(comment));

@@ -9,15 +9,23 @@ use tortie_api::Kind;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 use tortie_api::policy::{Action, DefaultAction};
 
-/// The kinds of enforced policy.
+/// The kinds of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// Calico's `GlobalNetworkPolicy`.
     GlobalNetworkPolicy,
+    /// Kubernetes' `ClusterNetworkPolicy`.
+    KubernetesClusterNetworkPolicy,
     /// Kubernetes' `NetworkPolicy`.
     KubernetesNetworkPolicy,
     /// Calico's `NetworkPolicy`.
     NetworkPolicy,
+    /// Calico's `StagedGlobalNetworkPolicy`.
+    StagedGlobalNetworkPolicy,
+    /// Calico's `StagedKubernetesNetworkPolicy`.
+    StagedKubernetesNetworkPolicy,
+    /// Calico's `StagedNetworkPolicy`.
+    StagedNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -25,8 +33,12 @@ impl PolicyKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::KubernetesClusterNetworkPolicy => "KubernetesClusterNetworkPolicy",
             Self::KubernetesNetworkPolicy => "KubernetesNetworkPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Self::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
         }
     }
 
@@ -34,8 +46,12 @@ impl PolicyKind {
     pub const fn short(self) -> &'static str {
         match self {
             Self::GlobalNetworkPolicy => "gnp",
+            Self::KubernetesClusterNetworkPolicy => "kcnp",
             Self::KubernetesNetworkPolicy => "knp",
             Self::NetworkPolicy => "np",
+            Self::StagedGlobalNetworkPolicy => "sgnp",
+            Self::StagedKubernetesNetworkPolicy => "sknp",
+            Self::StagedNetworkPolicy => "snp",
         }
     }
 }
@@ -68,15 +84,19 @@ impl PolicyKey {
         format!("{}/{}", self.kind.short(), self.qualified_name())
     }
 
-    /// The key of the resource that it comes from.
-    pub fn resource_key(&self) -> tortie_api::Key {
+    /// The key of the resource that it comes from, if the datastore knows its kind.
+    pub fn resource_key(&self) -> Option<tortie_api::Key> {
         let kind = match self.kind {
             PolicyKind::GlobalNetworkPolicy => Kind::GlobalNetworkPolicy,
             PolicyKind::KubernetesNetworkPolicy => Kind::KubeNetworkPolicy,
             PolicyKind::NetworkPolicy => Kind::NetworkPolicy,
+            PolicyKind::KubernetesClusterNetworkPolicy
+            | PolicyKind::StagedGlobalNetworkPolicy
+            | PolicyKind::StagedKubernetesNetworkPolicy
+            | PolicyKind::StagedNetworkPolicy => return None,
         };
         let namespace = (!self.namespace.is_empty()).then_some(&*self.namespace);
-        tortie_api::Key::new(kind, namespace, &*self.name)
+        Some(tortie_api::Key::new(kind, namespace, &*self.name))
     }
 
     /// `name/namespace/kind`: what equal orders are sorted by, bytewise.
@@ -202,6 +222,8 @@ pub struct PolicyRules {
     pub egress: Vec<RuleSpec>,
     /// Program it even where no endpoint uses it.
     pub everywhere: bool,
+    /// To be looked at, never to be programmed.
+    pub staged: bool,
 }
 
 /// An active profile: listed by an endpoint of this node.
@@ -222,6 +244,8 @@ pub struct PolicyRef {
     pub key: PolicyKey,
     /// Canonical text of its selector. Neighbours with the same text share a group chain.
     pub selector: Arc<str>,
+    /// It decides nothing, but counts where neighbours are grouped.
+    pub staged: bool,
 }
 
 /// The policies of one tier that select an endpoint, in order.

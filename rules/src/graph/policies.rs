@@ -66,6 +66,8 @@ pub(crate) struct Policy {
     pub(crate) flavour: Flavour,
     /// Program it even where it selects nothing.
     pub(crate) everywhere: bool,
+    /// It is listed, but decides nothing.
+    pub(crate) staged: bool,
     /// Messages about parts that were left out.
     pub(crate) notes: Vec<(String, String)>,
 }
@@ -260,8 +262,11 @@ impl Policies {
                 tiers.push(TierPolicies { name: name.clone(), default_action, ingress, egress });
             }
             let tier = tiers.last_mut().expect("pushed above");
-            let reference =
-                || PolicyRef { key: key.clone(), selector: self.selector_texts[&entry.selector].clone() };
+            let reference = || PolicyRef {
+                key: key.clone(),
+                selector: self.selector_texts[&entry.selector].clone(),
+                staged: entry.policy.staged,
+            };
             if entry.policy.ingress.is_some() {
                 tier.ingress.push(reference());
             }
@@ -310,7 +315,7 @@ impl Policies {
         self.entries.iter().flat_map(|(key, entry)| {
             let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| Problem {
                 object: key.to_string(),
-                key: Some(key.resource_key()),
+                key: key.resource_key(),
                 field: "spec.tier".to_owned(),
                 message: format!(
                     "tier {:?} does not exist; the policy is enforced after all tiers that do",
@@ -349,7 +354,7 @@ impl Policies {
         entry.problems.clear();
         entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
-            key: Some(key.resource_key()),
+            key: key.resource_key(),
             field: field.clone(),
             message: message.clone(),
         }));
@@ -369,9 +374,16 @@ impl Policies {
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
-            entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
-            let (tier, everywhere) = (entry.policy.tier.clone(), entry.policy.everywhere);
-            let rules = Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere });
+            entry.problems.iter_mut().for_each(|problem| problem.key = key.resource_key());
+            let policy = &entry.policy;
+            let rules = Arc::new(PolicyRules {
+                key: key.clone(),
+                tier: policy.tier.clone(),
+                ingress,
+                egress,
+                everywhere: policy.everywhere,
+                staged: policy.staged,
+            });
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
             entry.active = Some(Active { rules, sets });
         }

@@ -8,6 +8,7 @@ use super::model::{
 use super::*;
 
 mod hosts;
+mod staged;
 
 /// Applies events as a dataplane would, and checks their order while doing so.
 #[derive(Debug, Default, PartialEq)]
