@@ -9,6 +9,7 @@ pub mod classic;
 pub mod config;
 mod dispatch;
 mod endpoint;
+mod failsafe;
 mod group;
 mod names;
 mod rule;

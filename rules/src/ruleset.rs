@@ -177,6 +177,8 @@ pub enum Action {
     Reject,
     /// Back to the calling chain.
     Return,
+    /// Its connection is not tracked.
+    NoTrack,
     /// Into a chain, and back at its end.
     Jump(String),
     /// Into a chain, without coming back.

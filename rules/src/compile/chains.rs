@@ -61,6 +61,16 @@ impl Chains {
         }
     }
 
+    /// Whether the chain is there or something refers to it.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether the chain is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.chain.is_some())
+    }
+
     /// Removes a chain. Whoever still refers to it finds it closed (see [`Chains::changes`]).
     pub(crate) fn remove(&mut self, name: &str) {
         let Some(entry) = self.entries.get_mut(name) else { return };

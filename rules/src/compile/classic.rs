@@ -2,23 +2,25 @@
 //!
 //! Takes the graph's events one by one; only chains that an event touches are compiled and rendered again.
 
+mod endpoints;
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use tortie_api::net::IpVersion;
 
+use self::endpoints::EndpointChains;
 use super::chains::Chains;
-use super::config::Config;
-use super::names::{self, Direction};
-use super::rule::{self, Owner};
-use super::{dispatch, endpoint, statics};
+use super::config::{Config, DenyAction};
+use super::dispatch::Extras;
+use super::{names, statics};
 use crate::graph::model::{
-    Event, LocalEndpoint, Member, PolicyRules, ProfileRules, RuleSpec, SetId, SetKind,
+    Event, HostInterface, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
 };
 use crate::render::iptables::Features;
 use crate::render::{Table, TableChange};
-use crate::ruleset::{Action, Chain, Rule};
 
 /// What members of a kernel set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +82,13 @@ struct Ruleset {
 }
 
 impl Ruleset {
-    fn filter(&mut self) -> &mut Chains {
-        self.tables.entry(Table::Filter).or_default()
+    fn table(&mut self, table: Table) -> &mut Chains {
+        self.tables.entry(table).or_default()
     }
 }
+
+/// A chain of a table.
+type ChainName = (Table, String);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -91,12 +96,17 @@ pub struct Classic {
     config: Config,
     features: Features,
     rulesets: Vec<Ruleset>,
-    endpoints: BTreeMap<Arc<str>, Vec<String>>,
+    /// The same with [`DenyAction::Drop`]: the kernel takes REJECT in the filter table only.
+    outside_filter: Config,
+    endpoints: BTreeMap<Arc<str>, EndpointChains>,
+    hosts: BTreeMap<HostInterface, (EndpointChains, Extras)>,
+    policies: BTreeMap<PolicyKey, Arc<PolicyRules>>,
+    profiles: BTreeMap<Arc<str>, Arc<ProfileRules>>,
     /// Group chains and the number of endpoint chains that use them.
-    groups: BTreeMap<String, usize>,
+    groups: BTreeMap<ChainName, usize>,
     sets: Vec<SetChange>,
     dispatch_dirty: bool,
-    dispatch_chains: BTreeSet<String>,
+    dispatch_chains: BTreeSet<ChainName>,
 }
 
 impl Classic {
@@ -104,10 +114,14 @@ impl Classic {
     pub fn new(config: Config, features: Features) -> Self {
         let rulesets = config.versions.iter().map(|v| static_ruleset(*v, &config)).collect();
         let mut classic = Self {
+            outside_filter: Config { filter_deny: DenyAction::Drop, ..config.clone() },
             config,
             features,
             rulesets,
             endpoints: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            profiles: BTreeMap::new(),
             groups: BTreeMap::new(),
             sets: Vec::new(),
             dispatch_dirty: true,
@@ -129,25 +143,14 @@ impl Classic {
                     self.sets.push(SetChange::Unwant { name: names::graph_set_name(*version, id) });
                 }
             }
-            Event::Policy(policy) if policy.staged => {}
             Event::Policy(policy) => self.handle_policy(policy),
-            Event::PolicyGone(key) => {
-                for name in Direction::BOTH.map(|d| names::policy_chain(d, key)) {
-                    self.filters().for_each(|chains| {
-                        chains.pin(&name, false);
-                        chains.remove(&name);
-                    });
-                }
-            }
+            Event::PolicyGone(key) => self.drop_policy(key),
             Event::Profile(profile) => self.handle_profile(profile),
-            Event::ProfileGone(name) => {
-                for name in Direction::BOTH.map(|d| names::profile_chain(d, name)) {
-                    self.filters().for_each(|chains| chains.remove(&name));
-                }
-            }
+            Event::ProfileGone(name) => self.drop_profile(name),
             Event::Endpoint(endpoint) => self.handle_endpoint(endpoint),
             Event::EndpointGone(interface) => self.drop_endpoint(interface),
-            Event::HostEndpoint(_) | Event::HostEndpointGone(_) => {}
+            Event::HostEndpoint(endpoint) => self.handle_host_endpoint(endpoint),
+            Event::HostEndpointGone(interface) => self.drop_host_endpoint(interface),
             Event::Pools { all, nat_outgoing } => self.handle_pools(all, nat_outgoing),
         }
     }
@@ -160,7 +163,8 @@ impl Classic {
     /// Notes which sets the kernel does not hold as wanted: policies that would let more through by that are
     /// closed.
     pub fn set_broken_sets(&mut self, names: &BTreeSet<String>) {
-        self.filters().for_each(|chains| chains.set_broken_sets(names));
+        let tables = self.rulesets.iter_mut().flat_map(|ruleset| ruleset.tables.values_mut());
+        tables.for_each(|chains| chains.set_broken_sets(names));
     }
 
     /// Changes of sets since the last call, in order.
@@ -183,6 +187,11 @@ impl Classic {
             }
         }
         updates
+    }
+
+    /// A table in all IP versions.
+    fn each(&mut self, table: Table) -> impl Iterator<Item = &mut Chains> {
+        self.rulesets.iter_mut().map(move |ruleset| ruleset.table(table))
     }
 
     fn want_set(&mut self, id: &SetId, kind: SetKind, members: &[Member]) {
@@ -225,99 +234,7 @@ impl Classic {
         for ruleset in &mut self.rulesets {
             let wanted = nat_outgoing.iter().any(|n| IpVersion::of(n) == ruleset.version);
             let chain = statics::nat_outgoing(ruleset.version, wanted, &self.config);
-            ruleset.tables.entry(Table::Nat).or_default().set(chain);
-        }
-    }
-
-    fn handle_policy(&mut self, policy: &PolicyRules) {
-        let qualified_name = policy.key.qualified_name();
-        let owner = Owner {
-            tier: &policy.tier,
-            kind: policy.key.kind.short(),
-            name: &policy.key.name,
-            qualified_name: &qualified_name,
-        };
-        let title = policy.key.to_string();
-        for direction in Direction::BOTH {
-            let rules = pick(direction, &policy.ingress, &policy.egress);
-            let name = names::policy_chain(direction, &policy.key);
-            self.set_rule_chain(&name, rules, &format!("{title} {}", direction.word()), owner);
-            self.filters().for_each(|chains| chains.pin(&name, policy.everywhere));
-        }
-    }
-
-    fn handle_profile(&mut self, profile: &ProfileRules) {
-        let owner = Owner { tier: "", kind: "pro", name: &profile.name, qualified_name: &profile.name };
-        for direction in Direction::BOTH {
-            let rules = pick(direction, &profile.ingress, &profile.egress);
-            let name = names::profile_chain(direction, &profile.name);
-            let title = format!("Profile {} {}", profile.name, direction.word());
-            self.set_rule_chain(&name, rules, &title, owner);
-        }
-    }
-
-    fn set_rule_chain(&mut self, name: &str, rules: &[RuleSpec], title: &str, owner: Owner<'_>) {
-        for ruleset in &mut self.rulesets {
-            let chain = rule_chain(name, rules, title, owner, ruleset.version, &self.config);
-            ruleset.filter().set(chain);
-        }
-    }
-
-    /// The filter tables of all IP versions.
-    fn filters(&mut self) -> impl Iterator<Item = &mut Chains> {
-        self.rulesets.iter_mut().map(Ruleset::filter)
-    }
-
-    fn handle_endpoint(&mut self, endpoint: &LocalEndpoint) {
-        let mut used = Vec::new();
-        for direction in Direction::BOTH {
-            let (chain, groups) = endpoint::workload(endpoint, direction, &self.config);
-            let marks = self.config.marks;
-            for group in groups.iter().filter_map(|g| g.chain(&marks)) {
-                *self.groups.entry(group.name.clone()).or_insert(0) += 1;
-                used.push(group.name.clone());
-                self.filters().for_each(|chains| chains.set(group.clone()));
-            }
-            self.filters().for_each(|chains| chains.set(chain.clone()));
-        }
-        match self.endpoints.insert(endpoint.interface.clone(), used) {
-            Some(old) => self.release_groups(&old),
-            None => self.dispatch_dirty = true,
-        }
-    }
-
-    fn drop_endpoint(&mut self, interface: &str) {
-        let Some(groups) = self.endpoints.remove(interface) else { return };
-        self.dispatch_dirty = true;
-        for name in Direction::BOTH.map(|d| names::workload_chain(d, interface)) {
-            self.filters().for_each(|chains| chains.remove(&name));
-        }
-        self.release_groups(&groups);
-    }
-
-    fn release_groups(&mut self, names: &[String]) {
-        for name in names {
-            let Some(users) = self.groups.get_mut(name) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                self.groups.remove(name);
-                self.filters().for_each(|chains| chains.remove(name));
-            }
-        }
-    }
-
-    fn compile_dispatch(&mut self) {
-        let interfaces: Vec<&str> = self.endpoints.keys().map(|k| &**k).collect();
-        let mut names = BTreeSet::new();
-        for direction in Direction::BOTH {
-            for chain in dispatch::workloads(&interfaces, direction, &self.config) {
-                names.insert(chain.name.clone());
-                self.rulesets.iter_mut().for_each(|r| r.filter().set(chain.clone()));
-            }
-        }
-        let old = std::mem::replace(&mut self.dispatch_chains, names);
-        for gone in old.iter().filter(|n| !self.dispatch_chains.contains(*n)) {
-            self.rulesets.iter_mut().for_each(|r| r.filter().remove(gone));
+            ruleset.table(Table::Nat).set(chain);
         }
     }
 }
@@ -331,34 +248,6 @@ fn static_ruleset(version: IpVersion, config: &Config) -> Ruleset {
         tables.insert(table, chains);
     }
     Ruleset { version, tables }
-}
-
-/// The chain of a policy or profile. Its first rule says whose it is; a trailing RETURN says nothing.
-fn rule_chain(
-    name: &str,
-    rules: &[RuleSpec],
-    title: &str,
-    owner: Owner<'_>,
-    version: IpVersion,
-    config: &Config,
-) -> Chain {
-    let mut compiled: Vec<Rule> =
-        rules.iter().flat_map(|r| rule::compile(r, version, owner, config)).collect();
-    while compiled.last().is_some_and(|r| r.action == Some(Action::Return)) {
-        compiled.pop();
-    }
-    if compiled.is_empty() {
-        compiled.push(Rule::default());
-    }
-    compiled[0].comments.push(title.to_owned());
-    Chain { name: name.to_owned(), rules: compiled }
-}
-
-fn pick<'a, T>(direction: Direction, ingress: &'a [T], egress: &'a [T]) -> &'a [T] {
-    match direction {
-        Direction::Ingress => ingress,
-        Direction::Egress => egress,
-    }
 }
 
 fn of_version(members: &[Member], version: IpVersion) -> Vec<Member> {

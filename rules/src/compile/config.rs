@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use tortie_api::net::{IpVersion, PortRange};
+use ipnet::IpNet;
+use tortie_api::net::{IpVersion, PortRange, Protocol};
 
 use crate::render::InsertMode;
 use crate::ruleset::Bits;
@@ -50,6 +51,61 @@ pub struct LogLimit {
     pub burst: u32,
 }
 
+/// Protocols that failsafe ports can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailsafeProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<FailsafeProtocol> for Protocol {
+    fn from(protocol: FailsafeProtocol) -> Self {
+        match protocol {
+            FailsafeProtocol::Tcp => Self::Tcp,
+            FailsafeProtocol::Udp => Self::Udp,
+        }
+    }
+}
+
+/// A port that no policy of host endpoints closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailsafePort {
+    /// Its protocol.
+    pub protocol: FailsafeProtocol,
+    /// Its number.
+    pub port: u16,
+    /// Peers that it is kept open for; everybody without.
+    pub net: Option<IpNet>,
+}
+
+/// SSH, DHCP client, BGP, etcd (client, peer), Typha, the Kubernetes API, and etcd's former ports.
+const FAILSAFE_INBOUND: [(FailsafeProtocol, u16); 9] = [
+    (FailsafeProtocol::Tcp, 22),
+    (FailsafeProtocol::Udp, 68),
+    (FailsafeProtocol::Tcp, 179),
+    (FailsafeProtocol::Tcp, 2379),
+    (FailsafeProtocol::Tcp, 2380),
+    (FailsafeProtocol::Tcp, 5473),
+    (FailsafeProtocol::Tcp, 6443),
+    (FailsafeProtocol::Tcp, 6666),
+    (FailsafeProtocol::Tcp, 6667),
+];
+
+/// DNS, DHCP server, and the same services as inbound.
+const FAILSAFE_OUTBOUND: [(FailsafeProtocol, u16); 9] = [
+    (FailsafeProtocol::Udp, 53),
+    (FailsafeProtocol::Udp, 67),
+    (FailsafeProtocol::Tcp, 179),
+    (FailsafeProtocol::Tcp, 2379),
+    (FailsafeProtocol::Tcp, 2380),
+    (FailsafeProtocol::Tcp, 5473),
+    (FailsafeProtocol::Tcp, 6443),
+    (FailsafeProtocol::Tcp, 6666),
+    (FailsafeProtocol::Tcp, 6667),
+];
+
 /// Options of the compiler. The default is Felix's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -81,6 +137,10 @@ pub struct Config {
     pub log_prefix: String,
     /// `LogActionRateLimit` and its burst.
     pub log_limit: Option<LogLimit>,
+    /// `FailsafeInboundHostPorts`
+    pub failsafe_inbound: Vec<FailsafePort>,
+    /// `FailsafeOutboundHostPorts`
+    pub failsafe_outbound: Vec<FailsafePort>,
     /// `NATPortRange`
     pub nat_ports: Option<PortRange>,
     /// `NATOutgoingAddress`
@@ -93,6 +153,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let failsafe = |(protocol, port)| FailsafePort { protocol, port, net: None };
         Self {
             versions: IpVersion::BOTH.to_vec(),
             interface_prefixes: vec!["cali".to_owned()],
@@ -108,6 +169,8 @@ impl Default for Config {
             vxlan_port: 4789,
             log_prefix: "calico-packet".to_owned(),
             log_limit: None,
+            failsafe_inbound: FAILSAFE_INBOUND.map(failsafe).into(),
+            failsafe_outbound: FAILSAFE_OUTBOUND.map(failsafe).into(),
             nat_ports: None,
             nat_address: None,
             nat_interface: None,

@@ -3,7 +3,7 @@
 use tortie_api::id::length_limited;
 use tortie_api::net::IpVersion;
 
-use crate::graph::model::{PolicyKey, SetId};
+use crate::graph::model::{HostInterface, PolicyKey, SetId};
 
 /// The longest chain name that iptables takes.
 const CHAIN_MAX: usize = 28;
@@ -38,6 +38,41 @@ impl Direction {
 /// `cali-tw-` and `cali-fw-`: traffic to and from a workload.
 pub(crate) fn workload_chain(direction: Direction, interface: &str) -> String {
     length_limited(direction.pick("cali-tw-", "cali-fw-"), interface, CHAIN_MAX)
+}
+
+/// What stands for all interfaces in the names of chains. Too long to be an interface's name.
+const ANY_INTERFACE: &str = "any-interface-at-all";
+
+/// `cali-fh-` and `cali-th-`: traffic of the host itself that comes in and goes out.
+pub(crate) fn host_chain(direction: Direction, interface: &HostInterface) -> String {
+    length_limited(direction.pick("cali-fh-", "cali-th-"), interface_text(interface), CHAIN_MAX)
+}
+
+/// `cali-fhfw-` and `cali-thfw-`: forwarded traffic that comes in and goes out.
+pub(crate) fn forward_chain(direction: Direction, interface: &HostInterface) -> String {
+    length_limited(direction.pick("cali-fhfw-", "cali-thfw-"), interface_text(interface), CHAIN_MAX)
+}
+
+fn interface_text(interface: &HostInterface) -> &str {
+    match interface {
+        HostInterface::Named(name) => name,
+        HostInterface::Any => ANY_INTERFACE,
+    }
+}
+
+/// `cali-from-host-endpoint` and `cali-to-host-endpoint`.
+pub(crate) const fn host_dispatch_chain(direction: Direction) -> &'static str {
+    direction.pick("cali-from-host-endpoint", "cali-to-host-endpoint")
+}
+
+/// `cali-from-hep-forward` and `cali-to-hep-forward`.
+pub(crate) const fn forward_dispatch_chain(direction: Direction) -> &'static str {
+    direction.pick("cali-from-hep-forward", "cali-to-hep-forward")
+}
+
+/// `cali-failsafe-in` and `cali-failsafe-out`.
+pub(crate) const fn failsafe_chain(direction: Direction) -> &'static str {
+    direction.pick("cali-failsafe-in", "cali-failsafe-out")
 }
 
 /// `cali-pi-` and `cali-po-`.
@@ -75,6 +110,14 @@ pub(crate) fn graph_set_name(version: IpVersion, id: &SetId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_all_interfaces_are_felixs() {
+        let any = HostInterface::Any;
+        assert_eq!(host_chain(Direction::Egress, &any), "cali-th-any-interface-at-all");
+        assert_eq!(forward_chain(Direction::Egress, &any), "cali-thfw-_Nqh4HyA73udmyanQI");
+        assert_eq!(forward_chain(Direction::Ingress, &any), "cali-fhfw-_Nqh4HyA73udmyanQI");
+    }
 
     #[test]
     fn names_are_felixs() {

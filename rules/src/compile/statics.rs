@@ -2,8 +2,9 @@
 
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 
-use super::config::{AllowAction, Config, EndpointToHostAction};
-use super::endpoint::filter_allow;
+use super::config::{Config, EndpointToHostAction};
+use super::endpoint::{filter_allow, mangle_allow};
+use super::failsafe;
 use super::names::{self, Direction, set_name};
 use crate::render::Table;
 use crate::ruleset::{Action, Chain, ConntrackState, Hook, Match, Rule, SetKey, Side};
@@ -55,12 +56,14 @@ pub(crate) fn hooks(table: Table, config: &Config) -> Vec<Hook> {
 
 /// The static chains of a table.
 pub(crate) fn chains(table: Table, version: IpVersion, config: &Config) -> Vec<Chain> {
-    match table {
+    let mut chains = match table {
         Table::Raw => raw(config),
         Table::Mangle => mangle(version, config),
         Table::Nat => nat(config),
         Table::Filter => filter(version, config),
-    }
+    };
+    chains.extend(failsafe::chains(table, version, config));
+    chains
 }
 
 /// `cali-nat-outgoing`; empty unless a pool of this version has outgoing NAT.
@@ -131,20 +134,11 @@ fn raw(config: &Config) -> Vec<Chain> {
         Rule::always(jump("cali-to-host-endpoint")),
         Rule::when(vec![accepted(config)], Action::Accept),
     ];
-    vec![
-        chain("cali-PREROUTING", prerouting),
-        chain("cali-OUTPUT", output),
-        empty("cali-rpf-skip"),
-        empty("cali-from-host-endpoint"),
-        empty("cali-to-host-endpoint"),
-    ]
+    vec![chain("cali-PREROUTING", prerouting), chain("cali-OUTPUT", output), empty("cali-rpf-skip")]
 }
 
 fn mangle(version: IpVersion, config: &Config) -> Vec<Chain> {
-    let allow = || match config.mangle_allow {
-        AllowAction::Accept => Action::Accept,
-        AllowAction::Return => Action::Return,
-    };
+    let allow = || mangle_allow(config);
     let known = Match::Conntrack { states: KNOWN, negate: false };
     let prerouting = vec![
         Rule::when(vec![known], allow()),
@@ -170,8 +164,6 @@ fn mangle(version: IpVersion, config: &Config) -> Vec<Chain> {
         chain("cali-PREROUTING", prerouting),
         chain("cali-POSTROUTING", postrouting),
         empty("cali-egress-dscp"),
-        empty("cali-from-host-endpoint"),
-        empty("cali-to-host-endpoint"),
     ]
 }
 
@@ -214,10 +206,6 @@ fn filter(version: IpVersion, config: &Config) -> Vec<Chain> {
         chain("cali-FORWARD", forward(config)),
         chain("cali-OUTPUT", output),
         workload_to_host(version, config),
-        empty("cali-from-host-endpoint"),
-        empty("cali-to-host-endpoint"),
-        empty("cali-from-hep-forward"),
-        empty("cali-to-hep-forward"),
         empty("cali-cidr-block"),
     ]
 }

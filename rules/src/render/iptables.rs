@@ -150,6 +150,7 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
         Action::Drop => write!(out, "--jump DROP"),
         Action::Reject => write!(out, "--jump REJECT"),
         Action::Return => write!(out, "--jump RETURN"),
+        Action::NoTrack => write!(out, "--jump NOTRACK"),
         Action::Jump(chain) => write!(out, "--jump {chain}"),
         Action::Goto(chain) => write!(out, "--goto {chain}"),
         Action::SetMark(bits) => write!(out, "--jump MARK --set-mark {bits:#x}/{bits:#x}"),

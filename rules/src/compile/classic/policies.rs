@@ -1,0 +1,165 @@
+//! Chains of policies and profiles.
+//!
+//! `filter` is offered all of them, `raw` and `mangle` only those that a host endpoint has used there: few, and a
+//! policy need not be compiled three times for nothing.
+
+use std::sync::Arc;
+
+use super::Classic;
+use crate::compile::config::Config;
+use crate::compile::endpoint::EndpointChain;
+use crate::compile::names::{self, Direction};
+use crate::compile::rule::{self, Owner};
+use crate::graph::model::{PolicyKey, PolicyRules, ProfileRules, RuleSpec};
+use crate::render::Table;
+use crate::ruleset::{Action, Chain, Rule};
+use tortie_api::net::IpVersion;
+
+/// The tables with policy.
+const TABLES: [Table; 3] = [Table::Raw, Table::Mangle, Table::Filter];
+
+impl Classic {
+    pub(super) fn handle_policy(&mut self, policy: &Arc<PolicyRules>) {
+        if policy.staged {
+            self.drop_policy(&policy.key);
+            return;
+        }
+        for direction in Direction::BOTH {
+            let name = names::policy_chain(direction, &policy.key);
+            for table in TABLES {
+                if self.is_offered(table, &name) {
+                    self.set_policy(table, direction, policy);
+                }
+            }
+            self.each(Table::Filter).for_each(|chains| chains.pin(&name, policy.everywhere));
+        }
+        self.policies.insert(policy.key.clone(), policy.clone());
+    }
+
+    pub(super) fn drop_policy(&mut self, key: &PolicyKey) {
+        if self.policies.remove(key).is_none() {
+            return;
+        }
+        for name in Direction::BOTH.map(|d| names::policy_chain(d, key)) {
+            self.each(Table::Filter).for_each(|chains| chains.pin(&name, false));
+            self.remove_chain(&name);
+        }
+    }
+
+    pub(super) fn handle_profile(&mut self, profile: &Arc<ProfileRules>) {
+        for direction in Direction::BOTH {
+            let name = names::profile_chain(direction, &profile.name);
+            for table in TABLES {
+                if self.is_offered(table, &name) {
+                    self.set_profile(table, direction, profile);
+                }
+            }
+        }
+        self.profiles.insert(profile.name.clone(), profile.clone());
+    }
+
+    pub(super) fn drop_profile(&mut self, name: &str) {
+        self.profiles.remove(name);
+        for name in Direction::BOTH.map(|d| names::profile_chain(d, name)) {
+            self.remove_chain(&name);
+        }
+    }
+
+    /// Puts the policies and profiles of an endpoint's chain into its table, if they are not there.
+    pub(super) fn offer_rules(&mut self, chain: &EndpointChain<'_>) {
+        let (table, direction) = (chain.table, chain.direction);
+        for policy in chain.policies() {
+            if !self.has_chain(table, &names::policy_chain(direction, &policy.key))
+                && let Some(policy) = self.policies.get(&policy.key).cloned()
+            {
+                self.set_policy(table, direction, &policy);
+            }
+        }
+        for profile in chain.profiles {
+            if !self.has_chain(table, &names::profile_chain(direction, profile))
+                && let Some(profile) = self.profiles.get(profile).cloned()
+            {
+                self.set_profile(table, direction, &profile);
+            }
+        }
+    }
+
+    fn is_offered(&mut self, table: Table, name: &str) -> bool {
+        table == Table::Filter || self.each(table).any(|chains| chains.knows(name))
+    }
+
+    fn has_chain(&mut self, table: Table, name: &str) -> bool {
+        self.each(table).all(|chains| chains.has(name))
+    }
+
+    fn remove_chain(&mut self, name: &str) {
+        for table in TABLES {
+            self.each(table).for_each(|chains| chains.remove(name));
+        }
+    }
+
+    fn set_policy(&mut self, table: Table, direction: Direction, policy: &PolicyRules) {
+        let qualified_name = policy.key.qualified_name();
+        let owner = Owner {
+            tier: &policy.tier,
+            kind: policy.key.kind.short(),
+            name: &policy.key.name,
+            qualified_name: &qualified_name,
+        };
+        let name = names::policy_chain(direction, &policy.key);
+        let rules = pick(direction, &policy.ingress, &policy.egress);
+        let title = format!("{} {}", policy.key, direction.word());
+        self.set_rule_chain(table, &name, rules, &title, owner);
+    }
+
+    fn set_profile(&mut self, table: Table, direction: Direction, profile: &ProfileRules) {
+        let owner = Owner { tier: "", kind: "pro", name: &profile.name, qualified_name: &profile.name };
+        let name = names::profile_chain(direction, &profile.name);
+        let rules = pick(direction, &profile.ingress, &profile.egress);
+        let title = format!("Profile {} {}", profile.name, direction.word());
+        self.set_rule_chain(table, &name, rules, &title, owner);
+    }
+
+    fn set_rule_chain(
+        &mut self,
+        table: Table,
+        name: &str,
+        rules: &[RuleSpec],
+        title: &str,
+        owner: Owner<'_>,
+    ) {
+        let config = if table == Table::Filter { &self.config } else { &self.outside_filter };
+        for ruleset in &mut self.rulesets {
+            let chain = rule_chain(name, rules, title, owner, ruleset.version, config);
+            ruleset.table(table).set(chain);
+        }
+    }
+}
+
+/// The chain of a policy or profile. Its first rule says whose it is; a trailing RETURN says nothing.
+fn rule_chain(
+    name: &str,
+    rules: &[RuleSpec],
+    title: &str,
+    owner: Owner<'_>,
+    version: IpVersion,
+    config: &Config,
+) -> Chain {
+    let mut compiled: Vec<Rule> =
+        rules.iter().flat_map(|r| rule::compile(r, version, owner, config)).collect();
+    while compiled.last().is_some_and(|r| r.action == Some(Action::Return)) {
+        compiled.pop();
+    }
+    if compiled.is_empty() {
+        compiled.push(Rule::default());
+    }
+    compiled[0].comments.push(title.to_owned());
+    Chain { name: name.to_owned(), rules: compiled }
+}
+
+fn pick<'a, T>(direction: Direction, ingress: &'a [T], egress: &'a [T]) -> &'a [T] {
+    match direction {
+        Direction::Ingress => ingress,
+        Direction::Egress => egress,
+    }
+}
