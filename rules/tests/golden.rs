@@ -4,12 +4,15 @@
 //! in `tests/golden/felix`; the kernel's own output is compared by the tests of that crate.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use tortie_api::manifest::parse_documents;
 use tortie_api::net::IpVersion;
 use tortie_rules::compile::Config;
 use tortie_rules::compile::classic::Classic;
+use tortie_rules::compile::config::LogLimit;
 use tortie_rules::graph::{Graph, Options};
 use tortie_rules::render::iptables::Features;
 use tortie_rules::render::{RenderedRule, TableChange};
@@ -24,7 +27,17 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/felix")
 }
 
-fn ours(state: &Path, version: IpVersion) -> Ids {
+/// Tells the graph the host's interfaces, of which each line of the file has one.
+fn set_interfaces(graph: &mut Graph, file: &Path) {
+    let text = std::fs::read_to_string(file).expect("interfaces");
+    for words in text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+        let nets = words.iter().filter_map(|word| word.parse::<IpNet>().ok());
+        let addresses: Vec<IpAddr> = nets.map(|net| net.addr()).collect();
+        graph.set_host_interface(words.first().expect("a name"), Some(&addresses));
+    }
+}
+
+fn ours(state: &Path, config: &Config, version: IpVersion) -> Ids {
     let mut graph = Graph::new(Options {
         node: "node-a".to_owned(),
         interface_prefixes: vec!["cali".to_owned()],
@@ -34,7 +47,8 @@ fn ours(state: &Path, version: IpVersion) -> Ids {
     for document in parse_documents(&text) {
         graph.set(&document.outcome.expect("golden resources are valid").resource);
     }
-    let config = Config { versions: vec![version], ..Config::default() };
+    set_interfaces(&mut graph, &state.join("interfaces.txt"));
+    let config = Config { versions: vec![version], ..config.clone() };
     let mut classic = Classic::new(config, Features::default());
     graph.flush().iter().for_each(|event| classic.handle(event));
     let ids = |rules: &[RenderedRule]| rules.iter().map(|r| r.id.to_string()).collect::<Vec<_>>();
@@ -82,9 +96,13 @@ fn felixs(state: &Path, version: IpVersion) -> Ids {
 }
 
 fn check(name: &str) {
+    check_with(name, &Config::default());
+}
+
+fn check_with(name: &str, config: &Config) {
     let state = golden().join(name);
     for version in IpVersion::BOTH {
-        let (felix, ours) = (felixs(&state, version), ours(&state, version));
+        let (felix, ours) = (felixs(&state, version), ours(&state, config, version));
         let mut wrong = Vec::new();
         for key in felix.keys().chain(ours.keys()) {
             if felix.get(key) != ours.get(key) && !MENDED.contains(&key.1.as_str()) {
@@ -124,6 +142,42 @@ fn policies_have_felixs_ids() {
 #[test]
 fn tiers_have_felixs_ids() {
     check("05-tiers");
+}
+
+#[test]
+fn host_endpoints_have_felixs_ids() {
+    check("06-hep");
+}
+
+#[test]
+fn policy_for_forwarded_traffic_has_felixs_ids() {
+    check("07-apply-on-forward");
+}
+
+#[test]
+fn policy_before_dnat_has_felixs_ids() {
+    check("08-pre-dnat");
+}
+
+#[test]
+fn untracked_policy_has_felixs_ids() {
+    check("09-do-not-track");
+}
+
+#[test]
+fn a_host_endpoint_for_all_interfaces_has_felixs_ids() {
+    check("10-wildcard-hep");
+}
+
+#[test]
+fn host_endpoints_with_tiers_have_felixs_ids() {
+    check("36-hep-tiers");
+}
+
+#[test]
+fn log_rules_have_felixs_ids() {
+    let log_limit = Some(LogLimit { rate: "10/minute".to_owned(), burst: 7 });
+    check_with("20-log", &Config { log_prefix: "my-prefix".to_owned(), log_limit, ..Config::default() });
 }
 
 #[test]
