@@ -7,6 +7,7 @@ use super::model::{
 };
 use super::*;
 
+mod compiled;
 mod hosts;
 mod staged;
 
