@@ -2,7 +2,7 @@
 //!
 //! | Kubernetes | Calico |
 //! |---|---|
-//! | NetworkPolicy | NetworkPolicy of tier `default`, order 1000 |
+//! | NetworkPolicy, StagedKubernetesNetworkPolicy | NetworkPolicy of tier `default`, order 1000 |
 //! | Namespace | Profile `kns.NAMESPACE`: allows everything, hands on the labels as `pcns.*` |
 //! | ServiceAccount | Profile `ksa.NAMESPACE.NAME`: no rules, hands on the labels as `pcsa.*` |
 //! | Pod | WorkloadEndpoint |
@@ -15,7 +15,7 @@ mod pod;
 mod port;
 mod profile;
 
-pub use network_policy::{KUBE_POLICY_ORDER, network_policy};
+pub use network_policy::{KUBE_POLICY_ORDER, network_policy, staged_network_policy};
 pub use node::node;
 pub use pod::{pod_endpoint, workload_interface};
 pub use profile::{

@@ -43,7 +43,13 @@ pub(crate) fn with_stored_metadata(kind: Kind, value: &Value) -> Result<Value, F
 }
 
 fn is_tiered(kind: Kind) -> bool {
-    matches!(kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy)
+    matches!(
+        kind,
+        Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+    )
 }
 
 fn merge(metadata: &mut Map<String, Value>, stored: &Map<String, Value>, field: &str) {

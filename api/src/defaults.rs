@@ -8,6 +8,8 @@
 //! | any | none | Ingress |
 //! | none | some | Egress |
 //! | some | some | Ingress, Egress |
+//!
+//! A staged policy that stands for a deletion has no rules, and so gets no types.
 
 use ipnet::IpNet;
 
@@ -19,6 +21,7 @@ use crate::meta::Metadata;
 use crate::policy::{DEFAULT_TIER, PolicyType, Rule};
 use crate::resource::{Object, Resource};
 use crate::selector::Selector;
+use crate::staged::StagedAction;
 
 /// Prefix length of the blocks of an IPv4 pool that names none.
 pub const BLOCK_SIZE_V4: u8 = 26;
@@ -39,6 +42,21 @@ pub fn apply(resource: &mut Resource) {
         Resource::GlobalNetworkPolicy(policy) => {
             let spec = &mut policy.spec;
             policy_defaults(&mut spec.tier, &mut spec.types, &spec.ingress, &spec.egress);
+        }
+        Resource::StagedNetworkPolicy(Object { spec, .. }) if spec.staged_action != StagedAction::Delete => {
+            let spec = &mut spec.policy;
+            policy_defaults(&mut spec.tier, &mut spec.types, &spec.ingress, &spec.egress);
+        }
+        Resource::StagedGlobalNetworkPolicy(Object { spec, .. })
+            if spec.staged_action != StagedAction::Delete =>
+        {
+            let spec = &mut spec.policy;
+            policy_defaults(&mut spec.tier, &mut spec.types, &spec.ingress, &spec.egress);
+        }
+        Resource::StagedKubernetesNetworkPolicy(Object { spec, .. })
+            if spec.staged_action != StagedAction::Delete =>
+        {
+            kube_policy_types(&mut spec.policy);
         }
         Resource::KubeNetworkPolicy(policy) => kube_policy_types(&mut policy.spec),
         Resource::IPPool(pool) => pool_defaults(&mut pool.spec),

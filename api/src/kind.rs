@@ -9,6 +9,12 @@ pub enum Kind {
     NetworkPolicy,
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy,
     /// `projectcalico.org/v3` NetworkSet.
     NetworkSet,
     /// `projectcalico.org/v3` GlobalNetworkSet.
@@ -71,9 +77,12 @@ const fn facts(
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::NetworkPolicy,
         Self::GlobalNetworkPolicy,
+        Self::StagedNetworkPolicy,
+        Self::StagedGlobalNetworkPolicy,
+        Self::StagedKubernetesNetworkPolicy,
         Self::NetworkSet,
         Self::GlobalNetworkSet,
         Self::Tier,
@@ -104,6 +113,23 @@ impl Kind {
             Self::GlobalNetworkPolicy => {
                 facts(CALICO_API, "GlobalNetworkPolicy", "globalnetworkpolicies", &["gnp", "cgnp"], false)
             }
+            Self::StagedNetworkPolicy => {
+                facts(CALICO_API, "StagedNetworkPolicy", "stagednetworkpolicies", &["scnp", "snp"], true)
+            }
+            Self::StagedGlobalNetworkPolicy => facts(
+                CALICO_API,
+                "StagedGlobalNetworkPolicy",
+                "stagedglobalnetworkpolicies",
+                &["sgnp"],
+                false,
+            ),
+            Self::StagedKubernetesNetworkPolicy => facts(
+                CALICO_API,
+                "StagedKubernetesNetworkPolicy",
+                "stagedkubernetesnetworkpolicies",
+                &["sknp"],
+                true,
+            ),
             Self::NetworkSet => facts(CALICO_API, "NetworkSet", "networksets", &["netset", "netsets"], true),
             Self::GlobalNetworkSet => {
                 facts(CALICO_API, "GlobalNetworkSet", "globalnetworksets", &["gns"], false)
@@ -163,6 +189,19 @@ impl Kind {
     /// Whether the kind belongs to Calico's API.
     pub fn is_calico(self) -> bool {
         self.api_version() == CALICO_API
+    }
+
+    /// Whether objects of this kind hold policy, enforced or staged.
+    pub const fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkPolicy
+                | Self::GlobalNetworkPolicy
+                | Self::StagedNetworkPolicy
+                | Self::StagedGlobalNetworkPolicy
+                | Self::StagedKubernetesNetworkPolicy
+                | Self::KubeNetworkPolicy
+        )
     }
 
     /// The API group; empty for Kubernetes' core group.
@@ -338,6 +377,10 @@ mod tests {
             ("nodes.v1", Kind::KubeNode),
             ("ns", Kind::Namespace),
             ("gns", Kind::GlobalNetworkSet),
+            ("snp", Kind::StagedNetworkPolicy),
+            ("scnp", Kind::StagedNetworkPolicy),
+            ("stagedglobalnetworkpolicies", Kind::StagedGlobalNetworkPolicy),
+            ("sknp", Kind::StagedKubernetesNetworkPolicy),
             ("po", Kind::Pod),
             ("svc", Kind::Service),
         ] {

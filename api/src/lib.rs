@@ -18,6 +18,7 @@ pub mod node;
 pub mod policy;
 pub mod resource;
 pub mod selector;
+pub mod staged;
 pub mod validate;
 
 mod crd;

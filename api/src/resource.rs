@@ -16,6 +16,7 @@ use crate::meta::Metadata;
 use crate::node::NodeSpec;
 use crate::nulls::Nulls;
 use crate::policy::{GlobalNetworkPolicySpec, NetworkPolicySpec, NetworkSetSpec, ProfileSpec, TierSpec};
+use crate::staged::{Staged, StagedAction};
 use crate::{crd, defaults, validate};
 
 /// An object: who it is and what is asked for.
@@ -34,6 +35,12 @@ pub enum Resource {
     NetworkPolicy(Object<NetworkPolicySpec>),
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy(Object<GlobalNetworkPolicySpec>),
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy(Object<Staged<NetworkPolicySpec>>),
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy(Object<Staged<GlobalNetworkPolicySpec>>),
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy(Object<Staged<kube::NetworkPolicySpec>>),
     /// `projectcalico.org/v3` NetworkSet.
     NetworkSet(Object<NetworkSetSpec>),
     /// `projectcalico.org/v3` GlobalNetworkSet.
@@ -74,6 +81,9 @@ macro_rules! with_object {
         match $resource {
             Resource::NetworkPolicy($object) => $result,
             Resource::GlobalNetworkPolicy($object) => $result,
+            Resource::StagedNetworkPolicy($object) => $result,
+            Resource::StagedGlobalNetworkPolicy($object) => $result,
+            Resource::StagedKubernetesNetworkPolicy($object) => $result,
             Resource::NetworkSet($object) | Resource::GlobalNetworkSet($object) => $result,
             Resource::Tier($object) => $result,
             Resource::IPPool($object) => $result,
@@ -116,6 +126,9 @@ impl Resource {
         Ok(match kind {
             Kind::NetworkPolicy => Self::NetworkPolicy(read(value)?),
             Kind::GlobalNetworkPolicy => Self::GlobalNetworkPolicy(read(value)?),
+            Kind::StagedNetworkPolicy => Self::StagedNetworkPolicy(read_staged(value)?),
+            Kind::StagedGlobalNetworkPolicy => Self::StagedGlobalNetworkPolicy(read_staged(value)?),
+            Kind::StagedKubernetesNetworkPolicy => Self::StagedKubernetesNetworkPolicy(read_staged(value)?),
             Kind::NetworkSet => Self::NetworkSet(read(value)?),
             Kind::GlobalNetworkSet => Self::GlobalNetworkSet(read(value)?),
             Kind::Tier => Self::Tier(read(value)?),
@@ -140,6 +153,9 @@ impl Resource {
         match self {
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
             Self::GlobalNetworkPolicy(_) => Kind::GlobalNetworkPolicy,
+            Self::StagedNetworkPolicy(_) => Kind::StagedNetworkPolicy,
+            Self::StagedGlobalNetworkPolicy(_) => Kind::StagedGlobalNetworkPolicy,
+            Self::StagedKubernetesNetworkPolicy(_) => Kind::StagedKubernetesNetworkPolicy,
             Self::NetworkSet(_) => Kind::NetworkSet,
             Self::GlobalNetworkSet(_) => Kind::GlobalNetworkSet,
             Self::Tier(_) => Kind::Tier,
@@ -321,6 +337,19 @@ fn read<S: DeserializeOwned>(value: &Value) -> Result<Object<S>, FieldError> {
         None => decode(&Value::Object(Map::new())).map_err(|error| error.within("spec"))?,
     };
     Ok(Object { metadata, spec })
+}
+
+/// A staged policy: the specification of what it is staged for, with one field more. That field is read apart, so
+/// that the rest is read as strictly, and faults are named by the same paths, as in an enforced policy.
+fn read_staged<S: DeserializeOwned>(value: &Value) -> Result<Object<Staged<S>>, FieldError> {
+    let mut value = value.clone();
+    let action = value.get_mut("spec").and_then(Value::as_object_mut).and_then(|s| s.remove("stagedAction"));
+    let staged_action = match action.filter(|action| !action.is_null()) {
+        Some(action) => decode(&action).map_err(|error| error.within("spec.stagedAction"))?,
+        None => StagedAction::default(),
+    };
+    let Object { metadata, spec } = read(&value)?;
+    Ok(Object { metadata, spec: Staged { staged_action, policy: spec } })
 }
 
 fn read_pod(value: &Value) -> Result<Object<PodSpec>, FieldError> {

@@ -10,6 +10,7 @@ mod metadata;
 pub mod names;
 mod policy;
 mod rule;
+mod staged;
 
 use crate::resource::{FieldError, Resource};
 
@@ -24,6 +25,11 @@ pub fn resource(resource: &Resource) -> Result {
     let spec = match resource {
         Resource::NetworkPolicy(object) => policy::network_policy(&object.spec),
         Resource::GlobalNetworkPolicy(object) => policy::global_network_policy(&object.spec),
+        Resource::StagedNetworkPolicy(object) => staged::check(&object.spec, policy::network_policy),
+        Resource::StagedGlobalNetworkPolicy(object) => {
+            staged::check(&object.spec, policy::global_network_policy)
+        }
+        Resource::StagedKubernetesNetworkPolicy(object) => staged::check(&object.spec, kube::network_policy),
         Resource::Tier(object) => policy::tier(&object.metadata.name, &object.spec),
         Resource::Profile(object) => policy::profile(&object.spec),
         Resource::IPPool(object) => ippool::check(&object.spec),

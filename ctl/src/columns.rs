@@ -41,8 +41,11 @@ const AGE: Column = column("AGE", |row| {
 /// The columns of a kind.
 pub(crate) fn of(kind: Kind, is_wide: bool) -> Vec<Column> {
     let columns: &[Column] = match kind {
-        Kind::NetworkPolicy => calico::NETWORK_POLICY,
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy => {
+            calico::NETWORK_POLICY
+        }
         Kind::GlobalNetworkPolicy => calico::GLOBAL_NETWORK_POLICY,
+        Kind::StagedKubernetesNetworkPolicy => &[AGE],
         Kind::NetworkSet | Kind::GlobalNetworkSet => calico::NETWORK_SET,
         Kind::Tier => calico::TIER,
         Kind::IPPool => calico::IP_POOL,

@@ -6,9 +6,6 @@ use crate::Error;
 use crate::cli::{Selection, Shared};
 use crate::labels::LabelSelector;
 
-/// The kinds that hold policy; Calico's tools list Kubernetes' policies among them too.
-const POLICY_KINDS: [Kind; 3] = [Kind::NetworkPolicy, Kind::GlobalNetworkPolicy, Kind::KubeNetworkPolicy];
-
 /// Both kinds of nodes: which of them a datastore has is nothing that its user thinks of.
 const NODE_KINDS: [Kind; 2] = [Kind::Node, Kind::KubeNode];
 
@@ -32,7 +29,10 @@ impl Type {
     fn parse(word: &str) -> Result<Self, Error> {
         let kinds = match word.to_ascii_lowercase().as_str() {
             "all" => Kind::ALL.to_vec(),
-            "policy" | "policies" | "pol" | "pols" => POLICY_KINDS.to_vec(),
+            // Calico's tools list Kubernetes' policies among them too.
+            "policy" | "policies" | "pol" | "pols" => {
+                Kind::ALL.into_iter().filter(|kind| kind.is_policy()).collect()
+            }
             "node" | "nodes" | "no" | "nos" => NODE_KINDS.to_vec(),
             lower => {
                 let calicoctl =
@@ -167,7 +167,11 @@ mod tests {
     #[test]
     fn words_for_several_kinds_are_known() {
         let Ok(Targets::Types(types)) = parse(&["Policies"]) else { panic!("types") };
-        assert_eq!(types[0].kinds, POLICY_KINDS);
+        assert!(
+            types[0].kinds.contains(&Kind::NetworkPolicy)
+                && types[0].kinds.contains(&Kind::KubeNetworkPolicy)
+        );
+        assert!(types[0].kinds.iter().all(|kind| kind.is_policy()));
         let Ok(Targets::Types(types)) = parse(&["nodes"]) else { panic!("types") };
         assert_eq!(types[0].kinds, NODE_KINDS);
         let Ok(Targets::Types(types)) = parse(&["all"]) else { panic!("types") };

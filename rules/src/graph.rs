@@ -128,7 +128,11 @@ impl Graph {
                 let pool = (o.spec.cidr, o.spec.nat_outgoing);
                 self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
             }
-            Resource::FelixConfiguration(_)
+            // Staged policies are never enforced.
+            Resource::StagedNetworkPolicy(_)
+            | Resource::StagedGlobalNetworkPolicy(_)
+            | Resource::StagedKubernetesNetworkPolicy(_)
+            | Resource::FelixConfiguration(_)
             | Resource::Node(_)
             | Resource::KubeNode(_)
             | Resource::Service(_) => {}
@@ -169,7 +173,13 @@ impl Graph {
                 }
             }
             Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
-            Kind::FelixConfiguration | Kind::Node | Kind::KubeNode | Kind::Service => {}
+            Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
+            | Kind::FelixConfiguration
+            | Kind::Node
+            | Kind::KubeNode
+            | Kind::Service => {}
         }
     }
 

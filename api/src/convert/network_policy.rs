@@ -6,6 +6,7 @@ use crate::kube::{self, IpBlock, Peer, PolicyPort};
 use crate::net::parse_lenient_net;
 use crate::policy::{Action, DEFAULT_TIER, EntityRule, NetworkPolicySpec, PolicyType, Rule};
 use crate::resource::Object;
+use crate::staged::Staged;
 
 /// The order of every Kubernetes policy.
 pub const KUBE_POLICY_ORDER: f64 = 1000.0;
@@ -15,7 +16,17 @@ pub const KUBE_POLICY_ORDER: f64 = 1000.0;
 /// A rule that cannot be converted is left out, so that it allows nothing; the second value says which and
 /// why. If the pods that the policy is for cannot be told, it is for all pods of its namespace.
 pub fn network_policy(policy: &Object<kube::NetworkPolicySpec>) -> (NetworkPolicySpec, Vec<String>) {
-    let spec = &policy.spec;
+    convert(&policy.spec)
+}
+
+/// Converts a staged Kubernetes policy as if it were enforced (see [`network_policy`]).
+pub fn staged_network_policy(
+    policy: &Object<Staged<kube::NetworkPolicySpec>>,
+) -> (NetworkPolicySpec, Vec<String>) {
+    convert(&policy.spec.policy)
+}
+
+fn convert(spec: &kube::NetworkPolicySpec) -> (NetworkPolicySpec, Vec<String>) {
     let mut problems = Vec::new();
     let selector = pods(Some(&spec.pod_selector)).or_else(|error| {
         problems

@@ -38,8 +38,10 @@ fn name(kind: Kind, name: &str) -> std::result::Result<(), String> {
     }
     let (is_good, form) = match kind {
         Kind::Tier | Kind::Namespace | Kind::Service => (is_dns_label(name), LABEL_FORM),
-        Kind::NetworkPolicy => (is_policy_name(name) || is_converted_policy_name(name), POLICY_FORM),
-        Kind::GlobalNetworkPolicy => (is_policy_name(name), POLICY_FORM),
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy => {
+            (is_policy_name(name) || is_converted_policy_name(name), POLICY_FORM)
+        }
+        Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => (is_policy_name(name), POLICY_FORM),
         Kind::FelixConfiguration => (is_configuration_name(name), "use default or node.NODENAME"),
         _ => (is_dns_subdomain(name), SUBDOMAIN_FORM),
     };

@@ -214,6 +214,21 @@ apiVersion: projectcalico.org/v3
 kind: Profile
 metadata: {name: p}
 spec: {labelsToApply: {a: b, c: d}}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: on-trial}
+spec: {order: 3, ingress: [{action: Deny}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: away}
+spec: {tier: security, stagedAction: Delete}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: kube}
+spec: {podSelector: {}}
 ";
 
 #[test]
@@ -260,6 +275,9 @@ b      0/0     Terminating    0          <unknown>
 ",
         ),
         ("get netpol", "NAME   POD-SELECTOR   AGE\nall    <none>         <unknown>\n"),
+        ("get scnp", "NAME       TIER      ORDER\non-trial   default   3\n"),
+        ("get sgnp", "NAME   TIER       ORDER\naway   security   <none>\n"),
+        ("get sknp", "NAME   AGE\nkube   <unknown>\n"),
         ("get profile -o wide", "NAME   AGE         LABELS\np      <unknown>   a=b,c=d\n"),
     ] {
         let ran = folders.run(line);

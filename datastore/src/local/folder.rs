@@ -65,9 +65,7 @@ pub(super) enum Change {
 /// When a change of a batch has its turn. What is new comes before what is gone: a policy that takes another's place
 /// must be there when that goes. And policies come after what they may refer to, and go before it.
 fn turn(change: &Change) -> u8 {
-    let kind = change.stored().key.kind;
-    let is_policy = matches!(kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy);
-    match (change, is_policy) {
+    match (change, change.stored().key.kind.is_policy()) {
         (Change::Added(_) | Change::Modified(_), false) => 0,
         (Change::Added(_) | Change::Modified(_), true) => 1,
         (Change::Deleted(_), true) => 2,
