@@ -3,11 +3,13 @@
 //! | Kubernetes | Calico |
 //! |---|---|
 //! | NetworkPolicy, StagedKubernetesNetworkPolicy | NetworkPolicy of tier `default`, order 1000 |
+//! | ClusterNetworkPolicy, AdminNetworkPolicy, BaselineAdminNetworkPolicy | GlobalNetworkPolicy of a tier of its own |
 //! | Namespace | Profile `kns.NAMESPACE`: allows everything, hands on the labels as `pcns.*` |
 //! | ServiceAccount | Profile `ksa.NAMESPACE.NAME`: no rules, hands on the labels as `pcsa.*` |
 //! | Pod | WorkloadEndpoint |
 //! | Node | Node |
 
+mod cluster_policy;
 mod label_selector;
 mod network_policy;
 mod node;
@@ -15,6 +17,9 @@ mod pod;
 mod port;
 mod profile;
 
+pub use cluster_policy::{
+    RULE_NAME_ANNOTATION, admin_network_policy, baseline_admin_network_policy, cluster_network_policy,
+};
 pub use network_policy::{KUBE_POLICY_ORDER, network_policy, staged_network_policy};
 pub use node::node;
 pub use pod::{pod_endpoint, workload_interface};

@@ -35,6 +35,12 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubeNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy,
     /// `v1` Namespace.
     Namespace,
     /// `v1` ServiceAccount.
@@ -77,7 +83,7 @@ const fn facts(
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::NetworkPolicy,
         Self::GlobalNetworkPolicy,
         Self::StagedNetworkPolicy,
@@ -93,6 +99,9 @@ impl Kind {
         Self::FelixConfiguration,
         Self::Node,
         Self::KubeNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
@@ -101,6 +110,7 @@ impl Kind {
         Self::KubeNode,
     ];
 
+    #[expect(clippy::too_many_lines, reason = "a table with one row for each kind")]
     const fn facts(self) -> Facts {
         match self {
             Self::NetworkPolicy => facts(
@@ -152,6 +162,28 @@ impl Kind {
             Self::KubeNetworkPolicy => {
                 facts("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", &["netpol", "knp"], true)
             }
+            // Upstream's short name is `cnp`, which is Calico's NetworkPolicy here as it is in calicoctl.
+            Self::ClusterNetworkPolicy => facts(
+                "policy.networking.k8s.io/v1alpha2",
+                "ClusterNetworkPolicy",
+                "clusternetworkpolicies",
+                &["kcnp"],
+                false,
+            ),
+            Self::AdminNetworkPolicy => facts(
+                "policy.networking.k8s.io/v1alpha1",
+                "AdminNetworkPolicy",
+                "adminnetworkpolicies",
+                &["anp", "kanp"],
+                false,
+            ),
+            Self::BaselineAdminNetworkPolicy => facts(
+                "policy.networking.k8s.io/v1alpha1",
+                "BaselineAdminNetworkPolicy",
+                "baselineadminnetworkpolicies",
+                &["banp", "kbanp"],
+                false,
+            ),
             Self::Namespace => facts("v1", "Namespace", "namespaces", &["ns"], false),
             Self::ServiceAccount => facts("v1", "ServiceAccount", "serviceaccounts", &["sa"], true),
             Self::Pod => facts("v1", "Pod", "pods", &["po"], true),
@@ -201,6 +233,9 @@ impl Kind {
                 | Self::StagedGlobalNetworkPolicy
                 | Self::StagedKubernetesNetworkPolicy
                 | Self::KubeNetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::AdminNetworkPolicy
+                | Self::BaselineAdminNetworkPolicy
         )
     }
 
@@ -381,6 +416,10 @@ mod tests {
             ("scnp", Kind::StagedNetworkPolicy),
             ("stagedglobalnetworkpolicies", Kind::StagedGlobalNetworkPolicy),
             ("sknp", Kind::StagedKubernetesNetworkPolicy),
+            ("clusternetworkpolicies.policy.networking.k8s.io", Kind::ClusterNetworkPolicy),
+            ("kcnp", Kind::ClusterNetworkPolicy),
+            ("anp", Kind::AdminNetworkPolicy),
+            ("banp", Kind::BaselineAdminNetworkPolicy),
             ("po", Kind::Pod),
             ("svc", Kind::Service),
         ] {

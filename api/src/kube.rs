@@ -2,16 +2,28 @@
 //!
 //! They are our own and minimal: generated bindings of the whole API would multiply the build time, and a
 //! decoded Pod of theirs is some kilobytes of fields that nobody here looks at.
-//! NetworkPolicy is read strictly, since an overlooked field would change what traffic may pass. Of the
+//! Policies are read strictly, since an overlooked field would change what traffic may pass. Of the
 //! other kinds only the fields that matter here are read and kept, and unknown ones inside `spec` and
 //! `status` are skipped.
 
+mod admin_policy;
+mod cluster_policy;
+mod cluster_rule;
 mod label_selector;
 mod network_policy;
 pub(crate) mod node;
 pub(crate) mod pod;
 mod service;
 
+pub use admin_policy::{
+    AdminAction, AdminEgressRule, AdminIngressRule, AdminNetworkPolicySpec, AdminPort, AdminPortNumber,
+    AdminPortRange, BaselineAdminNetworkPolicySpec,
+};
+pub use cluster_policy::{
+    ClusterAction, ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicySpec, ClusterPeer, ClusterPort,
+    ClusterPortMatch, ClusterPortRange, ClusterProtocol, ClusterSubject, ClusterTier, NamespacedPods,
+};
+pub(crate) use cluster_rule::{ClusterRule, RulePorts};
 pub use label_selector::{LabelSelector, Operator, Requirement};
 pub use network_policy::{EgressRule, IngressRule, IpBlock, NetworkPolicySpec, Peer, PolicyPort};
 pub use node::KubeNodeSpec;

@@ -314,12 +314,26 @@ pub enum DefaultAction {
 /// The order of a tier that gives none, and of the tier [`DEFAULT_TIER`].
 pub const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
 
-/// Tiers that exist whether or not somebody wrote them down (Calico creates them at start): name, order and
-/// default action. None of the three can be changed.
-pub const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 3] = [
-    ("kube-admin", 1000.0, DefaultAction::Pass),
+/// The tier of ClusterNetworkPolicies that come before those of namespaces.
+pub const ADMIN_TIER: &str = "kube-admin";
+
+/// The tier of ClusterNetworkPolicies that come after those of namespaces.
+pub const BASELINE_TIER: &str = "kube-baseline";
+
+/// The tier of AdminNetworkPolicies.
+pub const ADMIN_NETWORK_POLICY_TIER: &str = "adminnetworkpolicy";
+
+/// The tier of the BaselineAdminNetworkPolicy.
+pub const BASELINE_ADMIN_NETWORK_POLICY_TIER: &str = "baselineadminnetworkpolicy";
+
+/// Tiers that exist whether or not somebody wrote them down (Calico creates them at start; those of the two
+/// older kinds only its older releases): name, order and default action. None of them can be changed.
+pub const BUILT_IN_TIERS: [(&str, f64, DefaultAction); 5] = [
+    (ADMIN_NETWORK_POLICY_TIER, 1000.0, DefaultAction::Pass),
+    (ADMIN_TIER, 1000.0, DefaultAction::Pass),
     (DEFAULT_TIER, DEFAULT_TIER_ORDER, DefaultAction::Deny),
-    ("kube-baseline", 10_000_000.0, DefaultAction::Pass),
+    (BASELINE_ADMIN_NETWORK_POLICY_TIER, 10_000_000.0, DefaultAction::Pass),
+    (BASELINE_TIER, 10_000_000.0, DefaultAction::Pass),
 ];
 
 /// Specification of a `Tier`.

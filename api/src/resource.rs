@@ -61,6 +61,12 @@ pub enum Resource {
     Node(Object<NodeSpec>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubeNetworkPolicy(Object<kube::NetworkPolicySpec>),
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy(Object<kube::ClusterNetworkPolicySpec>),
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy(Object<kube::AdminNetworkPolicySpec>),
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy(Object<kube::BaselineAdminNetworkPolicySpec>),
     /// `v1` Namespace.
     Namespace(Object<NamespaceSpec>),
     /// `v1` ServiceAccount.
@@ -93,6 +99,9 @@ macro_rules! with_object {
             Resource::FelixConfiguration($object) => $result,
             Resource::Node($object) => $result,
             Resource::KubeNetworkPolicy($object) => $result,
+            Resource::ClusterNetworkPolicy($object) => $result,
+            Resource::AdminNetworkPolicy($object) => $result,
+            Resource::BaselineAdminNetworkPolicy($object) => $result,
             Resource::Namespace($object) => $result,
             Resource::ServiceAccount($object) => $result,
             Resource::Pod($object) => $result,
@@ -139,6 +148,9 @@ impl Resource {
             Kind::FelixConfiguration => Self::FelixConfiguration(read(value)?),
             Kind::Node => Self::Node(read(value)?),
             Kind::KubeNetworkPolicy => Self::KubeNetworkPolicy(read(value)?),
+            Kind::ClusterNetworkPolicy => Self::ClusterNetworkPolicy(read(value)?),
+            Kind::AdminNetworkPolicy => Self::AdminNetworkPolicy(read(value)?),
+            Kind::BaselineAdminNetworkPolicy => Self::BaselineAdminNetworkPolicy(read(value)?),
             Kind::Namespace => Self::Namespace(read(value)?),
             Kind::ServiceAccount => Self::ServiceAccount(read_service_account(value)?),
             Kind::Pod => Self::Pod(read_pod(value)?),
@@ -166,6 +178,9 @@ impl Resource {
             Self::FelixConfiguration(_) => Kind::FelixConfiguration,
             Self::Node(_) => Kind::Node,
             Self::KubeNetworkPolicy(_) => Kind::KubeNetworkPolicy,
+            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+            Self::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
+            Self::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
             Self::Namespace(_) => Kind::Namespace,
             Self::ServiceAccount(_) => Kind::ServiceAccount,
             Self::Pod(_) => Kind::Pod,

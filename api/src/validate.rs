@@ -3,6 +3,7 @@
 //! Calico checks some of them in its CRDs and the rest in its client library; the agent gets objects that
 //! went through neither, so all are checked here. Errors carry the path of the field.
 
+mod cluster_policy;
 mod endpoint;
 mod ippool;
 mod kube;
@@ -37,6 +38,11 @@ pub fn resource(resource: &Resource) -> Result {
         Resource::HostEndpoint(object) => endpoint::host(&object.spec),
         Resource::Node(object) => endpoint::node(&object.spec),
         Resource::KubeNetworkPolicy(object) => kube::network_policy(&object.spec),
+        Resource::ClusterNetworkPolicy(object) => cluster_policy::cluster_network_policy(&object.spec),
+        Resource::AdminNetworkPolicy(object) => cluster_policy::admin_network_policy(&object.spec),
+        Resource::BaselineAdminNetworkPolicy(object) => {
+            cluster_policy::baseline_admin_network_policy(&object.spec)
+        }
         Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::FelixConfiguration(_)

@@ -45,16 +45,19 @@ pub(crate) fn of(kind: Kind, is_wide: bool) -> Vec<Column> {
             calico::NETWORK_POLICY
         }
         Kind::GlobalNetworkPolicy => calico::GLOBAL_NETWORK_POLICY,
-        Kind::StagedKubernetesNetworkPolicy => &[AGE],
         Kind::NetworkSet | Kind::GlobalNetworkSet => calico::NETWORK_SET,
         Kind::Tier => calico::TIER,
         Kind::IPPool => calico::IP_POOL,
         Kind::WorkloadEndpoint => calico::WORKLOAD_ENDPOINT,
         Kind::HostEndpoint => calico::HOST_ENDPOINT,
         Kind::Profile => calico::PROFILE,
-        Kind::FelixConfiguration => &[AGE],
+        Kind::StagedKubernetesNetworkPolicy | Kind::FelixConfiguration | Kind::BaselineAdminNetworkPolicy => {
+            &[AGE]
+        }
         Kind::Node => calico::NODE,
         Kind::KubeNetworkPolicy => kube::NETWORK_POLICY,
+        Kind::ClusterNetworkPolicy => kube::CLUSTER_NETWORK_POLICY,
+        Kind::AdminNetworkPolicy => kube::ADMIN_NETWORK_POLICY,
         Kind::Namespace => kube::NAMESPACE,
         Kind::ServiceAccount => kube::SERVICE_ACCOUNT,
         Kind::Pod => kube::POD,

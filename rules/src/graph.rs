@@ -128,6 +128,11 @@ impl Graph {
                 let pool = (o.spec.cidr, o.spec.nat_outgoing);
                 self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
             }
+            Resource::ClusterNetworkPolicy(_)
+            | Resource::AdminNetworkPolicy(_)
+            | Resource::BaselineAdminNetworkPolicy(_) => {
+                self.note(&key, "spec", "policy of this kind is not enforced in this release");
+            }
             // Staged policies are never enforced.
             Resource::StagedNetworkPolicy(_)
             | Resource::StagedGlobalNetworkPolicy(_)
@@ -173,7 +178,10 @@ impl Graph {
                 }
             }
             Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
-            Kind::StagedNetworkPolicy
+            Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::StagedNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedKubernetesNetworkPolicy
             | Kind::FelixConfiguration

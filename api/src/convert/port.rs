@@ -1,9 +1,9 @@
-//! Ports of a Kubernetes rule, by protocol.
+//! Ports of a rule of a Kubernetes policy, by protocol.
 
 use std::collections::BTreeMap;
 
-use crate::kube::PolicyPort;
-use crate::net::{IntOrString, Port, PortRange, Protocol};
+use crate::kube::{AdminPort, ClusterPortMatch, ClusterProtocol, PolicyPort, RulePorts};
+use crate::net::{IntOrString, Port, PortError, PortRange, Protocol};
 
 /// A protocol of a rule with its ports; `None` stands for all protocols and no ports for all ports.
 pub(super) type ProtocolPorts = (Option<Protocol>, Vec<Port>);
@@ -13,40 +13,87 @@ pub(super) type ProtocolPorts = (Option<Protocol>, Vec<Port>);
 /// A protocol defaults to TCP. An entry without a port means all ports of its protocol, whatever other
 /// entries say.
 pub(super) fn by_protocol(ports: &[PolicyPort]) -> Result<Vec<ProtocolPorts>, String> {
-    if ports.is_empty() {
-        return Ok(vec![(None, Vec::new())]);
+    grouped(ports.iter().map(|entry| Ok((Some(entry.protocol.unwrap_or(Protocol::Tcp)), port(entry)?))))
+}
+
+/// The ports of a rule of a cluster-wide policy, in the same way. Ports with a name bring their own protocols and come
+/// first.
+pub(super) fn of_cluster_rule(ports: RulePorts<'_>) -> Result<Vec<ProtocolPorts>, String> {
+    match ports {
+        RulePorts::Protocols(list) => grouped(list.unwrap_or_default().iter().map(cluster_protocol)),
+        RulePorts::Ports(list) => grouped(list.unwrap_or_default().iter().map(admin_port)),
     }
-    let mut groups: BTreeMap<String, (Protocol, Option<Vec<Port>>)> = BTreeMap::new();
-    for entry in ports {
-        let protocol = entry.protocol.unwrap_or(Protocol::Tcp);
-        let port = port(entry)?;
-        let (_, list) = groups.entry(protocol.to_string()).or_insert_with(|| (protocol, Some(Vec::new())));
+}
+
+/// One entry of a rule: a port, or all of a protocol.
+type Entry = (Option<Protocol>, Option<Port>);
+
+fn grouped(entries: impl Iterator<Item = Result<Entry, String>>) -> Result<Vec<ProtocolPorts>, String> {
+    let mut groups: BTreeMap<String, (Option<Protocol>, Option<Vec<Port>>)> = BTreeMap::new();
+    for entry in entries {
+        let (protocol, port) = entry?;
+        let key = protocol.map(|p| p.to_string()).unwrap_or_default();
+        let (_, list) = groups.entry(key).or_insert_with(|| (protocol, Some(Vec::new())));
         match (port, list.as_mut()) {
             (None, _) => *list = None,
             (Some(port), Some(list)) => list.push(port),
             (Some(_), None) => {}
         }
     }
-    Ok(groups
-        .into_values()
-        .map(|(protocol, list)| (Some(protocol), merged(list.unwrap_or_default())))
-        .collect())
+    if groups.is_empty() {
+        return Ok(vec![(None, Vec::new())]);
+    }
+    Ok(groups.into_values().map(|(protocol, list)| (protocol, merged(list.unwrap_or_default()))).collect())
+}
+
+fn cluster_protocol(entry: &ClusterProtocol) -> Result<Entry, String> {
+    let protocols = [(Protocol::Tcp, &entry.tcp), (Protocol::Udp, &entry.udp), (Protocol::Sctp, &entry.sctp)];
+    match (
+        protocols.into_iter().find_map(|(p, ports)| Some((p, ports.as_ref()?))),
+        &entry.destination_named_port,
+    ) {
+        (Some((protocol, ports)), None) => Ok((Some(protocol), Some(destination(*ports)?))),
+        (None, Some(name)) => Ok((None, Some(named(name)?))),
+        _ => Err("an entry of protocols does not name one protocol".to_owned()),
+    }
+}
+
+fn destination(ports: ClusterPortMatch) -> Result<Port, String> {
+    match ports.destination_port.map(|port| (port.number, port.range)) {
+        Some((Some(number), None)) => range(number, number),
+        Some((None, Some(ports))) => range(ports.start, ports.end),
+        _ => Err("an entry of protocols does not name a port or a range".to_owned()),
+    }
+}
+
+fn admin_port(entry: &AdminPort) -> Result<Entry, String> {
+    match (&entry.port_number, &entry.port_range, &entry.named_port) {
+        (Some(one), None, None) => Ok((Some(one.protocol), Some(range(one.port, one.port)?))),
+        (None, Some(ports), None) => Ok((Some(ports.protocol), Some(range(ports.start, ports.end)?))),
+        (None, None, Some(name)) => Ok((None, Some(named(name)?))),
+        _ => Err("an entry of ports does not name one port or range".to_owned()),
+    }
+}
+
+fn named(name: &str) -> Result<Port, String> {
+    match name.parse() {
+        Ok(Port::Named(name)) => Ok(Port::Named(name)),
+        _ => Err(format!("{name:?} is no name of a port")),
+    }
+}
+
+fn range(first: i64, last: i64) -> Result<Port, String> {
+    let number = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
+    let range = number(first).zip(number(last)).and_then(|(first, last)| PortRange::new(first, last));
+    range.map(Port::Range).ok_or_else(|| format!("{first} to {last} is no range of ports"))
 }
 
 fn port(entry: &PolicyPort) -> Result<Option<Port>, String> {
     match (&entry.port, entry.end_port) {
         (None, None) => Ok(None),
-        (Some(IntOrString::Int(first)), end) => {
-            let last = end.map_or(*first, i64::from);
-            let number = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
-            let range =
-                number(*first).zip(number(last)).and_then(|(first, last)| PortRange::new(first, last));
-            range
-                .map(|range| Some(Port::Range(range)))
-                .ok_or_else(|| format!("{first} to {last} is no range of ports"))
-        }
+        (Some(IntOrString::Int(first)), end) => range(*first, end.map_or(*first, i64::from)).map(Some),
         (Some(IntOrString::String(name)), None) => {
-            name.parse().map(Some).map_err(|error: crate::net::PortError| error.to_string())
+            name.parse().map(Some).map_err(|error: PortError| error.to_string())
         }
         (_, Some(end)) => Err(format!("endPort {end} has no port number to begin at")),
     }

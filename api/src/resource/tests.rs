@@ -12,14 +12,24 @@ fn an_object_of_each_kind_knows_its_key() {
         let mut value = json!({
             "apiVersion": kind.api_version(),
             "kind": kind.name(),
-            "metadata": {"name": if kind == Kind::FelixConfiguration { "default" } else { "a" }, "creationTimestamp": null},
+            "metadata": {"name": "a", "creationTimestamp": null},
         });
+        if matches!(kind, Kind::FelixConfiguration | Kind::BaselineAdminNetworkPolicy) {
+            value["metadata"]["name"] = json!("default");
+        }
         match kind {
             Kind::IPPool => value["spec"] = json!({"cidr": "10.0.0.0/16"}),
             Kind::HostEndpoint => value["spec"] = json!({"node": "n", "interfaceName": "eth0"}),
             Kind::WorkloadEndpoint => {
                 value["spec"] = json!({"node": "n", "orchestrator": "k8s", "endpoint": "eth0"});
             }
+            Kind::ClusterNetworkPolicy => {
+                value["spec"] = json!({"tier": "Admin", "priority": 0, "subject": {"namespaces": {}}});
+            }
+            Kind::AdminNetworkPolicy => {
+                value["spec"] = json!({"priority": 0, "subject": {"namespaces": {}}});
+            }
+            Kind::BaselineAdminNetworkPolicy => value["spec"] = json!({"subject": {"namespaces": {}}}),
             Kind::EndpointSlice => value["addressType"] = json!("IPv4"),
             _ => {}
         }

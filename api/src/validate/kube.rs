@@ -43,17 +43,21 @@ fn policy_port(port: &PolicyPort) -> Result {
         }
         Some(IntOrString::String(name)) => {
             ensure(port.end_port.is_none(), "endPort", || "needs a port number, not a name".to_owned())?;
-            ensure(is_service_port_name(name), "port", || {
-                format!(
-                    "{name:?} is no name of a port: use at most 15 lower-case letters, digits and '-', at least one \
-                     letter among them, no '-' at the ends or doubled"
-                )
-            })
+            port_name("port", name)
         }
     }
 }
 
-fn port_number(field: &str, number: i64) -> Result {
+pub(super) fn port_name(field: &str, name: &str) -> Result {
+    ensure(is_service_port_name(name), field, || {
+        format!(
+            "{name:?} is no name of a port: use at most 15 lower-case letters, digits and '-', at least one letter \
+             among them, no '-' at the ends or doubled"
+        )
+    })
+}
+
+pub(super) fn port_number(field: &str, number: i64) -> Result {
     ensure((1..=65535).contains(&number), field, || format!("{number} is outside 1 to 65535"))
 }
 
@@ -88,7 +92,7 @@ fn ip_block(block: &IpBlock) -> Result {
     Ok(())
 }
 
-fn label_selector(selector: &LabelSelector) -> Result {
+pub(super) fn label_selector(selector: &LabelSelector) -> Result {
     metadata::labels(selector.match_labels.iter()).map_err(|error| error.within("matchLabels"))?;
     for (index, requirement) in selector.match_expressions.iter().enumerate() {
         check_requirement(requirement).map_err(|error| error.within_item("matchExpressions", index))?;

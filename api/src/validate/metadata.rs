@@ -42,11 +42,17 @@ fn name(kind: Kind, name: &str) -> std::result::Result<(), String> {
             (is_policy_name(name) || is_converted_policy_name(name), POLICY_FORM)
         }
         Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => (is_policy_name(name), POLICY_FORM),
+        Kind::BaselineAdminNetworkPolicy => {
+            (name == BASELINE_NAME, "there is one in a cluster, which is called default")
+        }
         Kind::FelixConfiguration => (is_configuration_name(name), "use default or node.NODENAME"),
         _ => (is_dns_subdomain(name), SUBDOMAIN_FORM),
     };
     if is_good { Ok(()) } else { Err(format!("{name:?} is no name of a {}: {form}", kind.name())) }
 }
+
+/// The name of the only BaselineAdminNetworkPolicy.
+const BASELINE_NAME: &str = "default";
 
 const POLICY_FORM: &str =
     "use lower-case letters, digits and '-', with at most one '.' between two such names";

@@ -12,6 +12,13 @@ const ROLE_LABEL: &str = "node-role.kubernetes.io/";
 
 pub(super) const NETWORK_POLICY: &[Column] = &[column("POD-SELECTOR", pod_selector), AGE];
 
+const PRIORITY: Column = column("PRIORITY", |row| row.text_or_none("/spec/priority"));
+
+pub(super) const CLUSTER_NETWORK_POLICY: &[Column] =
+    &[column("TIER", |row| row.text_or_none("/spec/tier")), PRIORITY, AGE];
+
+pub(super) const ADMIN_NETWORK_POLICY: &[Column] = &[PRIORITY, AGE];
+
 pub(super) const NAMESPACE: &[Column] = &[
     column("STATUS", |row| {
         let default =

@@ -229,6 +229,21 @@ apiVersion: projectcalico.org/v3
 kind: StagedKubernetesNetworkPolicy
 metadata: {name: kube}
 spec: {podSelector: {}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec: {tier: Admin, priority: 10, subject: {namespaces: {}}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: guard}
+spec: {priority: 20, subject: {namespaces: {}}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec: {subject: {namespaces: {}}}
 ";
 
 #[test]
@@ -278,6 +293,9 @@ b      0/0     Terminating    0          <unknown>
         ("get scnp", "NAME       TIER      ORDER\non-trial   default   3\n"),
         ("get sgnp", "NAME   TIER       ORDER\naway   security   <none>\n"),
         ("get sknp", "NAME   AGE\nkube   <unknown>\n"),
+        ("get kcnp", "NAME    TIER    PRIORITY   AGE\nguard   Admin   10         <unknown>\n"),
+        ("get anp", "NAME    PRIORITY   AGE\nguard   20         <unknown>\n"),
+        ("get banp", "NAME      AGE\ndefault   <unknown>\n"),
         ("get profile -o wide", "NAME   AGE         LABELS\np      <unknown>   a=b,c=d\n"),
     ] {
         let ran = folders.run(line);
