@@ -23,6 +23,7 @@ mod label_index;
 mod matcher;
 pub mod model;
 mod policies;
+mod policy_kinds;
 mod profiles;
 mod sets;
 
@@ -32,15 +33,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tortie_api::labels::NAMESPACE_LABEL;
-use tortie_api::policy::{PerformanceHint, PolicyType, Rule};
 use tortie_api::resource::{Object, Resource};
-use tortie_api::selector::{Selector, SelectorError};
 use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
 use self::endpoints::Endpoints;
 use self::host_endpoints::HostEndpoints;
-use self::model::{Event, PolicyKey, PolicyKind, Problem};
-use self::policies::{Flavour, Policies, Policy, Tier};
+use self::model::{Event, Problem};
+use self::policies::{Policies, Tier};
+use self::policy_kinds::policy_key;
 use self::profiles::Profiles;
 use self::sets::{Contributor, IpSets, ServiceBackends};
 
@@ -100,9 +100,15 @@ impl Graph {
         self.revision += 1;
         self.notes.remove(&key);
         match resource {
-            Resource::NetworkPolicy(o) => self.set_network_policy(&key, &o.spec),
-            Resource::GlobalNetworkPolicy(o) => self.set_global_policy(&key, &o.spec),
-            Resource::KubeNetworkPolicy(o) => self.set_kube_policy(&key, o),
+            Resource::NetworkPolicy(_)
+            | Resource::GlobalNetworkPolicy(_)
+            | Resource::StagedNetworkPolicy(_)
+            | Resource::StagedGlobalNetworkPolicy(_)
+            | Resource::StagedKubernetesNetworkPolicy(_)
+            | Resource::KubeNetworkPolicy(_)
+            | Resource::ClusterNetworkPolicy(_)
+            | Resource::AdminNetworkPolicy(_)
+            | Resource::BaselineAdminNetworkPolicy(_) => self.set_policy_resource(&key, resource),
             Resource::Tier(o) => {
                 let order = o.spec.order.unwrap_or(policy::DEFAULT_TIER_ORDER);
                 self.policies
@@ -128,16 +134,7 @@ impl Graph {
                 let pool = (o.spec.cidr, o.spec.nat_outgoing);
                 self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
             }
-            Resource::ClusterNetworkPolicy(_)
-            | Resource::AdminNetworkPolicy(_)
-            | Resource::BaselineAdminNetworkPolicy(_) => {
-                self.note(&key, "spec", "policy of this kind is not enforced in this release");
-            }
-            // Staged policies are never enforced.
-            Resource::StagedNetworkPolicy(_)
-            | Resource::StagedGlobalNetworkPolicy(_)
-            | Resource::StagedKubernetesNetworkPolicy(_)
-            | Resource::FelixConfiguration(_)
+            Resource::FelixConfiguration(_)
             | Resource::Node(_)
             | Resource::KubeNode(_)
             | Resource::Service(_) => {}
@@ -149,7 +146,15 @@ impl Graph {
         self.revision += 1;
         self.notes.remove(key);
         match key.kind {
-            Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::KubeNetworkPolicy => {
+            Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
+            | Kind::KubeNetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {
                 self.policies.remove_policy(&policy_key(key), &mut self.sets);
             }
             Kind::Tier => self.policies.set_tier(&key.name, None),
@@ -178,16 +183,7 @@ impl Graph {
                 }
             }
             Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
-            Kind::ClusterNetworkPolicy
-            | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedGlobalNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy
-            | Kind::FelixConfiguration
-            | Kind::Node
-            | Kind::KubeNode
-            | Kind::Service => {}
+            Kind::FelixConfiguration | Kind::Node | Kind::KubeNode | Kind::Service => {}
         }
     }
 
@@ -245,79 +241,6 @@ impl Graph {
             nets.into_iter().collect()
         };
         Event::Pools { all: collect(false), nat_outgoing: collect(true) }
-    }
-
-    fn set_network_policy(&mut self, key: &Key, spec: &policy::NetworkPolicySpec) {
-        let namespace = key.namespace.as_deref().unwrap_or_default();
-        let selector = convert::namespaced_policy_selector(
-            spec.selector.as_ref(),
-            spec.service_account_selector.as_ref(),
-            namespace,
-        );
-        self.set_policy(key, selector, |selector| Policy {
-            tier: spec.tier.as_str().into(),
-            order: spec.order,
-            selector,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
-            flavour: Flavour::Normal,
-            everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
-            staged: false,
-            notes: Vec::new(),
-        });
-    }
-
-    fn set_global_policy(&mut self, key: &Key, spec: &policy::GlobalNetworkPolicySpec) {
-        let selector = convert::global_policy_selector(
-            spec.selector.as_ref(),
-            spec.namespace_selector.as_ref(),
-            spec.service_account_selector.as_ref(),
-        );
-        self.set_policy(key, selector, |selector| Policy {
-            tier: spec.tier.as_str().into(),
-            order: spec.order,
-            selector,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
-            flavour: Flavour::of(spec),
-            everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
-            staged: false,
-            notes: Vec::new(),
-        });
-    }
-
-    fn set_kube_policy(&mut self, key: &Key, object: &Object<kube::NetworkPolicySpec>) {
-        let namespace = key.namespace.as_deref().unwrap_or_default();
-        let (spec, notes) = api_convert::network_policy(object);
-        let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
-        self.set_policy(key, selector, |selector| Policy {
-            tier: policy::DEFAULT_TIER.into(),
-            order: spec.order,
-            selector,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
-            flavour: Flavour::Normal,
-            everywhere: false,
-            staged: false,
-            notes: notes.into_iter().map(|note| ("spec".to_owned(), note)).collect(),
-        });
-    }
-
-    fn set_policy(
-        &mut self,
-        key: &Key,
-        selector: Result<Selector, SelectorError>,
-        policy: impl FnOnce(Selector) -> Policy,
-    ) {
-        match selector {
-            Ok(selector) => self.policies.set_policy(&policy_key(key), policy(selector), &mut self.sets),
-            // The parts were parsed at the edge; only their sum can be too deep or a label too long. What is in
-            // force stays in force.
-            Err(error) => {
-                let message = format!("the selector cannot be confined to its namespace: {error}");
-                self.note(key, "spec.selector", &message);
-            }
-        }
     }
 
     /// Notes that a resource cannot be followed to the letter, until it changes or goes.
@@ -401,24 +324,6 @@ impl Graph {
 
 fn pairs(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
     labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))
-}
-
-/// The rules of one direction, if the policy applies to it. Without types it applies to both.
-fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<Arc<[Rule]>> {
-    (types.is_empty() || types.contains(&direction)).then(|| rules.into())
-}
-
-fn policy_key(key: &Key) -> PolicyKey {
-    let kind = match key.kind {
-        Kind::KubeNetworkPolicy => PolicyKind::KubernetesNetworkPolicy,
-        Kind::GlobalNetworkPolicy => PolicyKind::GlobalNetworkPolicy,
-        _ => PolicyKind::NetworkPolicy,
-    };
-    PolicyKey {
-        kind,
-        namespace: key.namespace.as_deref().unwrap_or_default().into(),
-        name: key.name.as_str().into(),
-    }
 }
 
 fn backends(slice: &kube::EndpointSliceSpec) -> ServiceBackends {

@@ -14,6 +14,10 @@ use tortie_api::policy::{Action, DefaultAction};
 pub enum PolicyKind {
     /// Calico's `GlobalNetworkPolicy`.
     GlobalNetworkPolicy,
+    /// Kubernetes' `AdminNetworkPolicy`.
+    KubernetesAdminNetworkPolicy,
+    /// Kubernetes' `BaselineAdminNetworkPolicy`.
+    KubernetesBaselineAdminNetworkPolicy,
     /// Kubernetes' `ClusterNetworkPolicy`.
     KubernetesClusterNetworkPolicy,
     /// Kubernetes' `NetworkPolicy`.
@@ -33,6 +37,8 @@ impl PolicyKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::KubernetesAdminNetworkPolicy => "KubernetesAdminNetworkPolicy",
+            Self::KubernetesBaselineAdminNetworkPolicy => "KubernetesBaselineAdminNetworkPolicy",
             Self::KubernetesClusterNetworkPolicy => "KubernetesClusterNetworkPolicy",
             Self::KubernetesNetworkPolicy => "KubernetesNetworkPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
@@ -46,6 +52,8 @@ impl PolicyKind {
     pub const fn short(self) -> &'static str {
         match self {
             Self::GlobalNetworkPolicy => "gnp",
+            Self::KubernetesAdminNetworkPolicy => "kanp",
+            Self::KubernetesBaselineAdminNetworkPolicy => "kbanp",
             Self::KubernetesClusterNetworkPolicy => "kcnp",
             Self::KubernetesNetworkPolicy => "knp",
             Self::NetworkPolicy => "np",
@@ -84,19 +92,21 @@ impl PolicyKey {
         format!("{}/{}", self.kind.short(), self.qualified_name())
     }
 
-    /// The key of the resource that it comes from, if the datastore knows its kind.
-    pub fn resource_key(&self) -> Option<tortie_api::Key> {
+    /// The key of the resource that it comes from.
+    pub fn resource_key(&self) -> tortie_api::Key {
         let kind = match self.kind {
             PolicyKind::GlobalNetworkPolicy => Kind::GlobalNetworkPolicy,
+            PolicyKind::KubernetesAdminNetworkPolicy => Kind::AdminNetworkPolicy,
+            PolicyKind::KubernetesBaselineAdminNetworkPolicy => Kind::BaselineAdminNetworkPolicy,
+            PolicyKind::KubernetesClusterNetworkPolicy => Kind::ClusterNetworkPolicy,
             PolicyKind::KubernetesNetworkPolicy => Kind::KubeNetworkPolicy,
             PolicyKind::NetworkPolicy => Kind::NetworkPolicy,
-            PolicyKind::KubernetesClusterNetworkPolicy
-            | PolicyKind::StagedGlobalNetworkPolicy
-            | PolicyKind::StagedKubernetesNetworkPolicy
-            | PolicyKind::StagedNetworkPolicy => return None,
+            PolicyKind::StagedGlobalNetworkPolicy => Kind::StagedGlobalNetworkPolicy,
+            PolicyKind::StagedKubernetesNetworkPolicy => Kind::StagedKubernetesNetworkPolicy,
+            PolicyKind::StagedNetworkPolicy => Kind::StagedNetworkPolicy,
         };
         let namespace = (!self.namespace.is_empty()).then_some(&*self.namespace);
-        Some(tortie_api::Key::new(kind, namespace, &*self.name))
+        tortie_api::Key::new(kind, namespace, &*self.name)
     }
 
     /// `name/namespace/kind`: what equal orders are sorted by, bytewise.

@@ -315,7 +315,7 @@ impl Policies {
         self.entries.iter().flat_map(|(key, entry)| {
             let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| Problem {
                 object: key.to_string(),
-                key: key.resource_key(),
+                key: Some(key.resource_key()),
                 field: "spec.tier".to_owned(),
                 message: format!(
                     "tier {:?} does not exist; the policy is enforced after all tiers that do",
@@ -354,7 +354,7 @@ impl Policies {
         entry.problems.clear();
         entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
-            key: key.resource_key(),
+            key: Some(key.resource_key()),
             field: field.clone(),
             message: message.clone(),
         }));
@@ -374,7 +374,7 @@ impl Policies {
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
-            entry.problems.iter_mut().for_each(|problem| problem.key = key.resource_key());
+            entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let policy = &entry.policy;
             let rules = Arc::new(PolicyRules {
                 key: key.clone(),

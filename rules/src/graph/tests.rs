@@ -3,12 +3,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tortie_api::manifest::parse_documents;
 
 use super::model::{
-    HostEndpoint, HostInterface, LocalEndpoint, Member, PolicyRules, ProfileRules, SetId, TierPolicies,
+    HostEndpoint, HostInterface, LocalEndpoint, Member, PolicyKey, PolicyRules, ProfileRules, SetId,
+    TierPolicies,
 };
 use super::*;
 
 mod compiled;
 mod hosts;
+mod kinds;
 mod staged;
 
 /// Applies events as a dataplane would, and checks their order while doing so.

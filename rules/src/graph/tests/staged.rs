@@ -1,7 +1,5 @@
 //! Staged policies: listed and grouped, never programmed. The wanted ids are those of a live Felix v3.32.0.
 
-use tortie_api::net::Protocol;
-
 use super::*;
 use crate::compile::Config;
 use crate::compile::classic::Classic;
@@ -33,33 +31,24 @@ spec:
   ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]
 ";
 
-fn staged(selector: &str, order: Option<f64>, egress: bool) -> Policy {
-    let deny: Arc<[Rule]> =
-        [Rule { protocol: Some(Protocol::Udp), ..Rule::new(policy::Action::Deny) }].into();
-    Policy {
-        tier: policy::DEFAULT_TIER.into(),
-        order,
-        selector: Selector::parse(selector).expect("a selector"),
-        ingress: Some(deny.clone()),
-        egress: egress.then_some(deny),
-        flavour: Flavour::Normal,
-        everywhere: false,
-        staged: true,
-        notes: Vec::new(),
-    }
-}
+const STAGED: &str = "
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: planned}
+spec: {order: 10, selector: app == 'web', types: [Ingress], ingress: [{action: Deny, protocol: UDP}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: planned-ns, namespace: prod}
+spec:
+  selector: app == 'db'
+  types: [Ingress, Egress]
+  ingress: [{action: Deny, protocol: UDP}]
+  egress: [{action: Deny, protocol: UDP}]
+";
 
 fn set_staged(graph: &mut Graph) {
-    let key = |kind, namespace: &str, name: &str| PolicyKey {
-        kind,
-        namespace: namespace.into(),
-        name: name.into(),
-    };
-    let planned = key(PolicyKind::StagedGlobalNetworkPolicy, "", "planned");
-    graph.policies.set_policy(&planned, staged("app == 'web'", Some(10.0), false), &mut graph.sets);
-    let planned = key(PolicyKind::StagedNetworkPolicy, "prod", "planned-ns");
-    let selector = "app == 'db' && projectcalico.org/namespace == 'prod'";
-    graph.policies.set_policy(&planned, staged(selector, None, true), &mut graph.sets);
+    resources(STAGED).iter().for_each(|r| graph.set(r));
 }
 
 fn chains(events: &[Event]) -> BTreeMap<String, Vec<String>> {
@@ -105,7 +94,29 @@ fn staged_policies_come_with_their_rules_and_go() {
     let db = &dataplane.endpoints["cali5d5d5d5d5d5"];
     assert!(db.tiers[0].egress[0].staged);
     let key = db.tiers[0].egress[0].key.clone();
-    graph.policies.remove_policy(&key, &mut graph.sets);
+    graph.remove(&key.resource_key());
     graph.flush().into_iter().for_each(|event| dataplane.take(event));
     assert_eq!(dataplane.endpoints["cali5d5d5d5d5d5"].tiers, []);
+}
+
+#[test]
+fn of_staged_policies_only_those_to_be_set_are_listed() {
+    let staged = |action: &str| {
+        let text = "
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: planned, namespace: prod}
+spec: {podSelector: {}, stagedAction: ACTION}
+";
+        resources(&text.replace("ACTION", action)).remove(0)
+    };
+    let mut graph = graph();
+    resources(WORKLOADS).iter().for_each(|r| graph.set(r));
+    let mut dataplane = Dataplane::default();
+    for action in ["Learn", "Set", "Ignore", "Set", "Delete"] {
+        graph.set(&staged(action));
+        graph.flush().into_iter().for_each(|event| dataplane.take(event));
+        let listed = dataplane.policies.keys().any(|key| key.id() == "sknp/prod/planned");
+        assert_eq!(listed, action == "Set", "{action}");
+    }
 }
