@@ -6,6 +6,7 @@
 //!
 //! A value that cannot be understood is reported, and the next layer below counts.
 
+mod hosts;
 mod layers;
 mod params;
 mod values;
@@ -18,6 +19,7 @@ use tortie_dataplane::feature::BackendChoice;
 use tortie_rules::compile::Config as CompileConfig;
 use tortie_rules::compile::config::LogLimit;
 
+pub use self::hosts::Excluded;
 pub use self::layers::{Layer, from_environment, from_file, from_resource};
 
 /// Everything that can be set and has an effect.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub remove_external_routes: bool,
     /// `IPForwarding`
     pub ip_forwarding: bool,
+    /// `InterfaceExclude`
+    pub excluded_interfaces: Excluded,
     /// `HealthEnabled`. Ours is on, since liveness and readiness harm nobody on localhost; Felix's is off.
     pub health_enabled: bool,
     /// `HealthHost`
@@ -88,6 +92,7 @@ impl Default for Settings {
             route_source_v6: None,
             remove_external_routes: true,
             ip_forwarding: true,
+            excluded_interfaces: Excluded::of(&["kube-ipvs0"]),
             health_enabled: true,
             health_host: "localhost".to_owned(),
             health_port: 9099,

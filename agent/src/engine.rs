@@ -186,13 +186,13 @@ impl<'a> Engine<'a> {
         let kernel = Kernel::open(&settings)?;
         problems.extend(kernel.left_out.iter().cloned());
         report_settings(context, &settings, &problems);
-        let graph = Graph::new(GraphOptions {
+        let mut graph = Graph::new(GraphOptions {
             node: context.node.clone(),
             interface_prefixes: settings.compile.interface_prefixes.clone(),
             suppress_covered: false,
         });
         let mut feed = Feed::new(&settings, kernel.versions(), kernel.features());
-        feed.set_links(&kernel.all_links());
+        feed.set_links(&kernel.all_links(), &mut graph);
         let mailbox = context.mailbox.clone();
         let mirror = Mirror::start(context.store.clone(), &Kind::ALL, move |event| {
             mailbox.send(Input::Mirror(generation, event))
@@ -298,7 +298,7 @@ impl<'a> Engine<'a> {
     fn take_links(&mut self) {
         let events = self.kernel.poll_links();
         if !events.is_empty() {
-            self.feed.set_links(&self.kernel.all_links());
+            self.feed.set_links(&self.kernel.all_links(), &mut self.graph);
         }
     }
 

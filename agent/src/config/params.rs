@@ -7,6 +7,7 @@ use tortie_rules::compile::config::{AllowAction, DenyAction, EndpointToHostActio
 use tortie_rules::render::InsertMode;
 
 use super::Settings;
+use super::hosts::{Excluded, failsafe_ports};
 use super::values::{boolean, duration, is_none, mask, one_of, optional, parse, port_range};
 
 type Set = fn(&mut Settings, &str) -> Result<(), String>;
@@ -40,6 +41,8 @@ const PARAMS: &[(&str, Set)] = &[
         )
     }),
     ("disableconntrackinvalidcheck", |s, v| put(&mut s.compile.disable_conntrack_invalid_check, boolean(v))),
+    ("failsafeinboundhostports", |s, v| put(&mut s.compile.failsafe_inbound, failsafe_ports(v))),
+    ("failsafeoutboundhostports", |s, v| put(&mut s.compile.failsafe_outbound, failsafe_ports(v))),
     ("featuredetectoverride", |s, v| {
         none_as_empty(v).clone_into(&mut s.feature_override);
         Ok(())
@@ -50,6 +53,7 @@ const PARAMS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("healthport", |s, v| put(&mut s.health_port, parse(v, "a port"))),
+    ("interfaceexclude", |s, v| put(&mut s.excluded_interfaces, Excluded::parse(v))),
     ("interfaceprefix", interface_prefix),
     ("ipforwarding", |s, v| put(&mut s.ip_forwarding, one_of(v, &[("Enabled", true), ("Disabled", false)]))),
     ("ipsetsrefreshinterval", |s, v| put(&mut s.ipsets_refresh, duration(v, SECOND))),

@@ -58,6 +58,20 @@ fn values_have_felixs_forms() {
 }
 
 #[test]
+fn failsafe_ports_that_cannot_be_had_leave_those_below() {
+    let low = layer("low", &[("FailsafeInboundHostPorts", "tcp:2222")]);
+    let high = layer(
+        "high",
+        &[("failsafeInboundHostPorts", "tcp:22,sctp:9"), ("failsafeOutboundHostPorts", "none")],
+    );
+    let (settings, problems) = Settings::resolve([&low, &high]);
+    let ports: Vec<u16> = settings.compile.failsafe_inbound.iter().map(|p| p.port).collect();
+    assert_eq!((ports.as_slice(), settings.compile.failsafe_outbound.len()), (&[2222][..], 0));
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["high: failsafeInboundHostPorts: sctp:9: a failsafe port is tcp or udp, not \"sctp\""]);
+}
+
+#[test]
 fn a_line_of_the_file_that_is_none_is_named() {
     let error = from_file(Path::new("/etc/felix.cfg"), "[a]\nLogPrefix: x\n").unwrap_err();
     assert!(error.to_string().starts_with("/etc/felix.cfg:2:"), "{error}");

@@ -10,6 +10,7 @@ use tortie_dataplane::link::{Link, MacAddr};
 use tortie_dataplane::route::RouteSpec;
 use tortie_rules::compile::Config;
 use tortie_rules::compile::classic::Classic;
+use tortie_rules::graph::Graph;
 use tortie_rules::graph::model::{Event, LocalEndpoint};
 use tortie_rules::render::iptables::Features;
 
@@ -27,6 +28,8 @@ pub(super) struct Feed {
     /// Addresses that lost their owner.
     lost: BTreeSet<IpAddr>,
     host_addresses: Vec<IpNet>,
+    /// Names of the host's interfaces.
+    host_interfaces: BTreeSet<String>,
 }
 
 impl Feed {
@@ -38,6 +41,7 @@ impl Feed {
             owned: BTreeMap::new(),
             lost: BTreeSet::new(),
             host_addresses: Vec::new(),
+            host_interfaces: BTreeSet::new(),
         }
     }
 
@@ -68,13 +72,24 @@ impl Feed {
         self.lost.extend(old.into_iter().flatten().filter(|address| !addresses.contains(address)));
     }
 
-    /// Takes the interfaces as they are now: the addresses of those that are no workload's are the host's.
-    pub(super) fn set_links(&mut self, links: &[Link]) {
-        let prefixes = &self.settings.compile.interface_prefixes;
-        let is_workload = |name: &str| prefixes.iter().any(|p| name.starts_with(p.as_str()));
-        let hosts = links.iter().filter(|l| !is_workload(&l.name));
+    /// Takes the interfaces as they are now. Those that are no workload's and not excluded are the host's: the graph
+    /// looks for their host endpoints, and their addresses are the host's own.
+    pub(super) fn set_links(&mut self, links: &[Link], graph: &mut Graph) {
+        let settings = &self.settings;
+        let is_workload =
+            |name: &str| settings.compile.interface_prefixes.iter().any(|p| name.starts_with(p.as_str()));
+        let is_hosts =
+            |link: &&Link| !is_workload(&link.name) && !settings.excluded_interfaces.holds(&link.name);
+        let hosts: Vec<&Link> = links.iter().filter(is_hosts).collect();
+        let names: BTreeSet<String> = hosts.iter().map(|link| link.name.clone()).collect();
+        self.host_interfaces.difference(&names).for_each(|gone| graph.set_host_interface(gone, None));
+        for link in &hosts {
+            let addresses: Vec<IpAddr> = link.addresses.iter().map(IpNet::addr).collect();
+            graph.set_host_interface(&link.name, Some(&addresses));
+        }
+        self.host_interfaces = names;
         let mut addresses: Vec<IpNet> =
-            hosts.flat_map(|l| l.addresses.iter().flat_map(own_addresses)).collect();
+            hosts.iter().flat_map(|l| l.addresses.iter().flat_map(own_addresses)).collect();
         addresses.sort_unstable();
         addresses.dedup();
         if addresses != self.host_addresses {
