@@ -12,11 +12,11 @@
 //! are never touched.
 
 pub(crate) mod command;
+pub mod save;
 
 mod apply;
 mod plan;
 mod quarantine;
-mod save;
 mod state;
 mod sweep;
 mod tools;

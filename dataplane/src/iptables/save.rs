@@ -15,13 +15,13 @@ const OUR_PREFIXES: [&str; 8] =
     ["cali-", "califw-", "calitw-", "califh-", "calith-", "calipi-", "calipo-", "felix-"];
 
 /// Whether a chain of this name is ours.
-pub(super) fn is_ours(chain: &str) -> bool {
+pub fn is_ours(chain: &str) -> bool {
     OUR_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 /// A position in a chain of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
+pub enum Slot {
     /// A rule with an id.
     Rule(RuleId),
     /// A rule that is not ours or has lost its id.
@@ -30,7 +30,7 @@ pub(super) enum Slot {
 
 /// A position in a chain of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HookSlot {
+pub enum HookSlot {
     /// Somebody else's rule.
     Foreign,
     /// A rule of ours, or left behind by an older release.
@@ -44,20 +44,20 @@ pub(super) enum HookSlot {
 
 /// What a table holds, as far as it concerns us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     /// Our chains.
-    pub(super) chains: BTreeMap<String, Vec<Slot>>,
+    pub chains: BTreeMap<String, Vec<Slot>>,
     /// The kernel's chains that exist.
-    pub(super) kernel: BTreeMap<&'static str, Vec<HookSlot>>,
+    pub kernel: BTreeMap<&'static str, Vec<HookSlot>>,
     /// Chains of ours that foreign chains refer to, with one such chain each. They cannot be deleted.
-    pub(super) pinned: BTreeMap<String, String>,
+    pub pinned: BTreeMap<String, String>,
     /// The table holds what only `nft` can show; the rest of this snapshot is then incomplete.
-    pub(super) incompatible: bool,
+    pub incompatible: bool,
 }
 
 /// Takes the output in pieces, cut anywhere.
 #[derive(Debug)]
-pub(super) struct SaveParser {
+pub struct SaveParser {
     table: Table,
     in_table: bool,
     partial: Vec<u8>,
@@ -68,7 +68,7 @@ pub(super) struct SaveParser {
 
 impl SaveParser {
     /// A parser of this table's part.
-    pub(super) fn new(table: Table) -> Self {
+    pub fn new(table: Table) -> Self {
         Self {
             table,
             in_table: false,
@@ -79,7 +79,7 @@ impl SaveParser {
     }
 
     /// The next piece of the output.
-    pub(super) fn feed(&mut self, mut piece: &[u8]) {
+    pub fn feed(&mut self, mut piece: &[u8]) {
         while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
             if self.partial.is_empty() {
                 self.line(&String::from_utf8_lossy(&piece[..end]));
@@ -94,7 +94,7 @@ impl SaveParser {
     }
 
     /// What was read.
-    pub(super) fn finish(mut self) -> Snapshot {
+    pub fn finish(mut self) -> Snapshot {
         let rest = std::mem::take(&mut self.partial);
         self.line(&String::from_utf8_lossy(&rest));
         self.snapshot
