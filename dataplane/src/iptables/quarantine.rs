@@ -1,10 +1,11 @@
 //! Chains that could not be programmed, and what stands in for them.
 //!
 //! A chain that the kernel refuses is written closed: what it guards gets no traffic until it is right.
-//! Two kinds cannot be closed by a plain DROP. In `nat` the kernel allows none, and nothing is guarded
+//! Some kinds cannot be closed by a plain DROP. In `nat` the kernel allows none, and nothing is guarded
 //! there, so such a chain lets packets pass unchanged. A chain that a hook jumps to sees the host's own
 //! traffic as well; it drops what goes to and comes from workloads, so that the node can still be reached
-//! and repaired.
+//! and repaired. For the same reason dispatch to host endpoints lets packets pass, a host endpoint stays
+//! open at its failsafe ports, and where these are not known yet, at every port.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -87,6 +88,15 @@ impl Quarantine {
     }
 }
 
+/// Dispatch to host endpoints, for which no chain is there yet or which cannot be told apart.
+const HOST_DISPATCH: [&str; 2] = ["cali-from-host-endpoint", "cali-to-host-endpoint"];
+/// What no policy of host endpoints closes. Whoever has the chain of a host endpoint has these.
+const FAILSAFE: [&str; 2] = ["cali-failsafe-in", "cali-failsafe-out"];
+/// Host endpoints, what comes in; forwarded traffic has other names.
+const FROM_HOST: &str = "cali-fh-";
+/// The same, what goes out.
+const TO_HOST: &str = "cali-th-";
+
 /// What stands in for a chain of this name. `workloads` are interface patterns such as `cali+`.
 pub(super) fn closed_chain(
     name: &str,
@@ -94,8 +104,16 @@ pub(super) fn closed_chain(
     hooks: &[RenderedHook],
     workloads: &[String],
 ) -> Arc<RenderedChain> {
-    let rules = if table == Table::Nat {
+    let is_any = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let drop = || stand_in(*b"quarantine-drop-", "-j DROP");
+    let rules = if table == Table::Nat || is_any(HOST_DISPATCH) {
         vec![stand_in(*b"quarantine-pass-", "-j RETURN")]
+    } else if is_any(FAILSAFE) {
+        vec![stand_in(*b"quarantine-open-", "-j ACCEPT")]
+    } else if name.starts_with(FROM_HOST) {
+        vec![stand_in(*b"quarantine-safe-", "-j cali-failsafe-in"), drop()]
+    } else if name.starts_with(TO_HOST) {
+        vec![stand_in(*b"quarantine-safe-", "-j cali-failsafe-out"), drop()]
     } else if hook_targets(hooks).any(|target| target == name) {
         let sides = workloads.iter().flat_map(|interface| [("-i", interface), ("-o", interface)]);
         sides
@@ -103,7 +121,7 @@ pub(super) fn closed_chain(
             .map(|((side, interface), index)| drop_at_interface(side, interface, index))
             .collect()
     } else {
-        vec![stand_in(*b"quarantine-drop-", "-j DROP")]
+        vec![drop()]
     };
     Arc::new(RenderedChain { name: name.to_owned(), rules })
 }
@@ -183,6 +201,19 @@ mod tests {
         let ends: Vec<&str> = closed.rules.iter().filter_map(|r| r.text.rsplit("\" ").next()).collect();
         assert_eq!(ends, ["-i cali+ -j DROP", "-o cali+ -j DROP"]);
         assert_eq!(closed.rules[1].id.as_str(), "quarantine-wl001");
+    }
+
+    #[test]
+    fn nobody_is_locked_out_of_a_host() {
+        let ends = |name: &str| -> Vec<String> {
+            let closed = closed_chain(name, Table::Filter, &forward_hook(), &["cali+".to_owned()]);
+            closed.rules.iter().filter_map(|r| r.text.rsplit("\" ").next().map(str::to_owned)).collect()
+        };
+        assert_eq!(ends("cali-from-host-endpoint-1"), ["-j RETURN"]);
+        assert_eq!(ends("cali-failsafe-in"), ["-j ACCEPT"]);
+        assert_eq!(ends("cali-fh-eth0"), ["-j cali-failsafe-in", "-j DROP"]);
+        assert_eq!(ends("cali-th-any-interface-at-all"), ["-j cali-failsafe-out", "-j DROP"]);
+        assert_eq!(ends("cali-fhfw-eth0"), ["-j DROP"], "forwarded traffic is not the host's");
     }
 
     #[test]
