@@ -3,8 +3,11 @@
 //! ```text
 //!  resources ──► graph ──► endpoint policy lists, ip sets ──► compile ──► ruleset ──► render
 //! ```
+//!
+//! [`eval`] says what policy means without any of this, and why.
 
 pub mod compile;
+pub mod eval;
 pub mod graph;
 pub mod render;
 pub mod ruleset;

@@ -1,0 +1,101 @@
+//! The cluster that flows are evaluated in.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use tortie_api::Key;
+use tortie_api::resource::Resource;
+
+use super::derived::Derived;
+use super::explain::{Explanation, Verdict};
+use super::flow::Flow;
+use super::matching::Packet;
+use super::path::Journey;
+use super::settings::Settings;
+
+/// The resources of a cluster, and what follows from them.
+///
+/// A change makes the next question work everything out anew: cheap enough for clusters of thousands, and not
+/// meant for an agent.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    resources: BTreeMap<Key, Resource>,
+    settings: Settings,
+    derived: OnceLock<Derived>,
+}
+
+impl Cluster {
+    /// A cluster of these resources. Of two with the same key the later one counts.
+    pub fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let resources = resources.into_iter().map(|resource| (resource.key(), resource)).collect();
+        Self { resources, ..Self::default() }
+    }
+
+    /// The same with other settings.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, derived: OnceLock::new(), ..self }
+    }
+
+    /// Adds or changes a resource.
+    pub fn set(&mut self, resource: Resource) {
+        self.resources.insert(resource.key(), resource);
+        self.derived = OnceLock::new();
+    }
+
+    /// Removes a resource; unknown ones are ignored.
+    pub fn remove(&mut self, key: &Key) {
+        self.resources.remove(key);
+        self.derived = OnceLock::new();
+    }
+
+    /// The settings.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The resources by key.
+    pub const fn resources(&self) -> &BTreeMap<Key, Resource> {
+        &self.resources
+    }
+
+    /// Whether a flow passes.
+    pub fn verdict(&self, flow: &Flow) -> Verdict {
+        self.decide(flow, None)
+    }
+
+    /// Whether a flow passes on one node, whatever the others say.
+    pub fn verdict_on(&self, node: &str, flow: &Flow) -> Verdict {
+        self.decide(flow, Some(node))
+    }
+
+    /// Whether a flow passes, and why.
+    pub fn explain(&self, flow: &Flow) -> Explanation {
+        let packets = self.packets(flow);
+        let mut journey = Journey::new(self.derived(), &self.settings, flow, &packets, true);
+        journey.travel(None);
+        let verdict = verdict(&journey);
+        Explanation { flow: flow.clone(), verdict, stages: journey.stages.unwrap_or_default() }
+    }
+
+    fn decide(&self, flow: &Flow, only_on: Option<&str>) -> Verdict {
+        let packets = self.packets(flow);
+        let mut journey = Journey::new(self.derived(), &self.settings, flow, &packets, false);
+        journey.travel(only_on);
+        verdict(&journey)
+    }
+
+    /// The flow's first packet, and the same before its destination was translated.
+    fn packets(&self, flow: &Flow) -> (Packet, Option<Packet>) {
+        let derived = self.derived();
+        let packet = Packet::new(derived, flow, (flow.destination.address, flow.destination_port));
+        (packet, flow.before_dnat.map(|to| Packet::new(derived, flow, to)))
+    }
+
+    pub(super) fn derived(&self) -> &Derived {
+        self.derived.get_or_init(|| Derived::new(&self.resources, &self.settings))
+    }
+}
+
+fn verdict(journey: &Journey<'_>) -> Verdict {
+    if journey.is_denied { Verdict::Deny } else { Verdict::Allow }
+}
