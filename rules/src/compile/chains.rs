@@ -140,6 +140,16 @@ impl Chains {
         changes
     }
 
+    /// What is to be programmed: our rules in the kernel's chains, and our chains by name.
+    pub(crate) fn content(&self, marks: &Marks) -> (Vec<Hook>, Vec<Chain>) {
+        let live = self.entries.iter().filter(|(_, entry)| entry.references > 0);
+        let chain = |(name, entry): (&String, &Entry)| {
+            let closed = self.closed(name, entry.chain.as_ref(), marks);
+            closed.or_else(|| entry.chain.clone()).unwrap_or_else(|| close(name, "not there yet"))
+        };
+        (self.hooks.clone(), live.map(chain).collect())
+    }
+
     /// The chain's stand-in, if a broken set would make it let more through.
     fn closed(&self, name: &str, chain: Option<&Chain>, marks: &Marks) -> Option<Chain> {
         let rules = || chain.into_iter().flat_map(|c| &c.rules);

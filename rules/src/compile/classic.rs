@@ -21,6 +21,7 @@ use crate::graph::model::{
 };
 use crate::render::iptables::Features;
 use crate::render::{Table, TableChange};
+use crate::ruleset::{Chain, Hook};
 
 /// What members of a kernel set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,17 @@ pub struct TableUpdate {
     pub table: Table,
     /// What changes.
     pub change: TableChange,
+}
+
+/// One table as it is to be, typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableContent {
+    /// Which.
+    pub table: Table,
+    /// Our rules in the kernel's own chains.
+    pub hooks: Vec<Hook>,
+    /// Our chains by name, those that a packet can reach.
+    pub chains: Vec<Chain>,
 }
 
 /// The ruleset of one IP version.
@@ -187,6 +199,17 @@ impl Classic {
             }
         }
         updates
+    }
+
+    /// The tables of one IP version, typed; for evaluation, and without effect on what is polled.
+    pub fn tables(&mut self, version: IpVersion) -> Vec<TableContent> {
+        if std::mem::take(&mut self.dispatch_dirty) {
+            self.compile_dispatch();
+        }
+        let ruleset = self.rulesets.iter().filter(|ruleset| ruleset.version == version);
+        let tables = ruleset.flat_map(|ruleset| &ruleset.tables);
+        let content = tables.map(|(table, chains)| (*table, chains.content(&self.config.marks)));
+        content.map(|(table, (hooks, chains))| TableContent { table, hooks, chains }).collect()
     }
 
     /// A table in all IP versions.
