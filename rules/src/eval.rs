@@ -12,6 +12,8 @@
 //! A *stage* is a place where policy decides: the egress of a workload, the ingress of another, and for a host
 //! endpoint untracked policy, policy before DNAT, policy for the host itself and for what it forwards. A flow
 //! passes if every stage lets it pass. Only the first packet of a flow is decided here; the others follow it.
+//!
+//! [`ruleset`] evaluates the compiled rules instead, as the kernel would.
 
 mod cluster;
 mod derived;
@@ -20,6 +22,7 @@ mod flow;
 mod matching;
 mod path;
 mod policy;
+pub mod ruleset;
 mod settings;
 mod term;
 mod walk;

@@ -4,7 +4,7 @@
 //!  resources ──► graph ──► endpoint policy lists, ip sets ──► compile ──► ruleset ──► render
 //! ```
 //!
-//! [`eval`] says what policy means without any of this, and why.
+//! [`eval`] says what policy means without any of this, and why; and what a ruleset does: tests compare the two.
 
 pub mod compile;
 pub mod eval;

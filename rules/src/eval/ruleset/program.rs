@@ -1,0 +1,260 @@
+//! A table with its names resolved, after a look at whether the kernel would take it.
+
+use std::collections::BTreeMap;
+
+use tortie_api::net::{IpVersion, PortRange};
+
+use super::sets::{Resolver, bits};
+use crate::compile::classic::TableContent;
+use crate::render::Table;
+use crate::ruleset::{Action, Bits, Chain, ConntrackState, Match, Rule, Side};
+
+/// Slots of one multiport match (`XT_MULTI_PORTS`).
+const PORT_SLOTS: usize = 15;
+
+/// Why the kernel would refuse a table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// A rule leads to a chain that is not there.
+    #[error("there is no chain {0}")]
+    NoChain(String),
+    /// A rule asks for a set that is not there, or is of the other IP version.
+    #[error("there is no set {0} of this IP version")]
+    NoSet(String),
+    /// A rule asks a set for something else than it holds.
+    #[error("set {0} holds something else than the rule asks for")]
+    WrongKey(String),
+    /// A rule that has no place there.
+    #[error("{table}: {chain}[{index}]: {reason}", table = table.name())]
+    Rule {
+        /// Its table.
+        table: Table,
+        /// Its chain.
+        chain: String,
+        /// Its place, counted from 0.
+        index: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// The chains of one table, the kernel's own among them.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) table: Table,
+    pub(super) chains: Vec<ChainCode>,
+    entries: BTreeMap<&'static str, usize>,
+}
+
+/// A chain.
+#[derive(Debug)]
+pub(super) struct ChainCode {
+    pub(super) name: String,
+    pub(super) rules: Vec<RuleCode>,
+}
+
+/// A rule.
+#[derive(Debug)]
+pub(super) struct RuleCode {
+    pub(super) tests: Vec<Test>,
+    pub(super) verb: Verb,
+    pub(super) action: Option<Action>,
+}
+
+/// A match, resolved.
+#[derive(Debug)]
+pub(super) enum Test {
+    MarkClear(Bits),
+    MarkAnySet(Bits),
+    Mark { value: Bits, mask: Bits },
+    InInterface(Name),
+    OutInterface(Name),
+    ReversePathFails,
+    Conntrack { states: &'static [ConntrackState], negate: bool },
+    Protocol { number: u8, negate: bool },
+    Net { side: Side, bits: u128, length: u32, negate: bool },
+    AddressSet { side: Side, set: usize, negate: bool },
+    PortSet { side: Side, set: usize, negate: bool },
+    Ports { side: Side, ports: Vec<PortRange>, negate: bool },
+    Icmp { icmp_type: u8, code: Option<u8>, negate: bool },
+    Always,
+}
+
+/// An interface's name, or what it begins with.
+#[derive(Debug)]
+pub(super) struct Name {
+    text: String,
+    is_prefix: bool,
+}
+
+impl Name {
+    fn new(text: &str) -> Self {
+        match text.strip_suffix('+') {
+            Some(prefix) => Self { text: prefix.to_owned(), is_prefix: true },
+            None => Self { text: text.to_owned(), is_prefix: false },
+        }
+    }
+
+    pub(super) fn fits(&self, interface: Option<&str>) -> bool {
+        let Some(interface) = interface else { return false };
+        if self.is_prefix { interface.starts_with(&self.text) } else { interface == self.text }
+    }
+}
+
+/// An action, resolved.
+#[derive(Debug)]
+pub(super) enum Verb {
+    Continue,
+    Accept,
+    Drop,
+    Reject,
+    Return,
+    Jump(usize),
+    Goto(usize),
+    WriteMark { value: Bits, mask: Bits },
+}
+
+impl Program {
+    pub(super) fn new(
+        table: Table,
+        content: Option<&TableContent>,
+        sets: &mut Resolver<'_>,
+    ) -> Result<Self, MachineError> {
+        let (hooks, own) = content.map_or((&[][..], &[][..]), |c| (&c.hooks, &c.chains));
+        let of_hook = |hook: &crate::ruleset::Hook| Chain {
+            name: hook.chain.to_owned(),
+            rules: hook.inserted.iter().chain(&hook.appended).cloned().collect(),
+        };
+        let all: Vec<Chain> = hooks.iter().map(of_hook).chain(own.iter().cloned()).collect();
+        let numbers: BTreeMap<&str, usize> =
+            all.iter().enumerate().map(|(number, chain)| (chain.name.as_str(), number)).collect();
+        let entries = hooks.iter().enumerate().map(|(number, hook)| (hook.chain, number)).collect();
+        let mut chains = Vec::with_capacity(all.len());
+        for chain in &all {
+            let mut rules = Vec::with_capacity(chain.rules.len());
+            for (index, rule) in chain.rules.iter().enumerate() {
+                check(rule, table, sets.version()).map_err(|reason| MachineError::Rule {
+                    table,
+                    chain: chain.name.clone(),
+                    index,
+                    reason,
+                })?;
+                rules.push(rule_code(rule, &numbers, sets)?);
+            }
+            chains.push(ChainCode { name: chain.name.clone(), rules });
+        }
+        Ok(Self { table, chains, entries })
+    }
+
+    /// The number of one of the kernel's own chains, if there are rules of ours in it.
+    pub(super) fn entry(&self, hook: &str) -> Option<usize> {
+        self.entries.get(hook).copied()
+    }
+}
+
+/// What the kernel's modules look at when a rule is added.
+fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static str> {
+    let mut protocols = rule.matches.iter().filter_map(|m| match m {
+        Match::Protocol { protocol, negate } => Some((protocol.number(), *negate)),
+        _ => None,
+    });
+    let protocol = protocols.next();
+    if protocols.next().is_some() {
+        return Err("a rule takes one protocol match");
+    }
+    let icmp = match version {
+        IpVersion::V4 => 1,
+        IpVersion::V6 => 58,
+    };
+    for m in &rule.matches {
+        match m {
+            Match::Ports { ports, .. } => {
+                if !matches!(protocol, Some((6 | 17 | 33 | 132 | 136, false))) {
+                    return Err("a port match needs a protocol that has ports");
+                }
+                let slots: usize = ports.iter().map(|p| if p.first() == p.last() { 1 } else { 2 }).sum();
+                if slots > PORT_SLOTS || slots == 0 {
+                    return Err("a port match takes 1 to 15 slots");
+                }
+            }
+            Match::Icmp { version: of, .. } if *of != version || protocol != Some((icmp, false)) => {
+                return Err("an ICMP match needs the ICMP of its IP version");
+            }
+            Match::Net { net, .. } if IpVersion::of(net) != version => {
+                return Err("a network is of the other IP version");
+            }
+            _ => {}
+        }
+    }
+    let nets = |side: Side| {
+        rule.matches.iter().filter(|m| matches!(m, Match::Net { side: s, .. } if *s == side)).count()
+    };
+    if Side::BOTH.into_iter().any(|side| nets(side) > 1) {
+        return Err("a rule takes one network a side");
+    }
+    match rule.action {
+        Some(Action::Reject) if table != Table::Filter => Err("REJECT is for the filter table only"),
+        Some(Action::Masquerade { .. } | Action::Snat { .. }) if table != Table::Nat => {
+            Err("source translation is for the nat table only")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rule_code(
+    rule: &Rule,
+    chains: &BTreeMap<&str, usize>,
+    sets: &mut Resolver<'_>,
+) -> Result<RuleCode, MachineError> {
+    let tests = rule.matches.iter().map(|m| test(m, sets)).collect::<Result<_, _>>()?;
+    let chain =
+        |name: &String| chains.get(name.as_str()).copied().ok_or_else(|| MachineError::NoChain(name.clone()));
+    let verb = match &rule.action {
+        None => Verb::Continue,
+        Some(action) => match action {
+            Action::Accept => Verb::Accept,
+            Action::Drop => Verb::Drop,
+            Action::Reject => Verb::Reject,
+            Action::Return => Verb::Return,
+            Action::Jump(name) => Verb::Jump(chain(name)?),
+            Action::Goto(name) => Verb::Goto(chain(name)?),
+            Action::SetMark(bits) => Verb::WriteMark { value: *bits, mask: *bits },
+            Action::ClearMark(bits) => Verb::WriteMark { value: 0, mask: *bits },
+            Action::SetMaskedMark { value, mask } => Verb::WriteMark { value: *value, mask: *mask },
+            Action::Log { .. } | Action::Masquerade { .. } | Action::Snat { .. } => Verb::Continue,
+        },
+    };
+    Ok(RuleCode { tests, verb, action: rule.action.clone() })
+}
+
+fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
+    use crate::ruleset::SetKey;
+    Ok(match m {
+        Match::MarkClear(bits) => Test::MarkClear(*bits),
+        Match::MarkAnySet(bits) => Test::MarkAnySet(*bits),
+        Match::Mark { value, mask } => Test::Mark { value: *value, mask: *mask },
+        Match::InInterface(name) => Test::InInterface(Name::new(name)),
+        Match::OutInterface(name) => Test::OutInterface(Name::new(name)),
+        Match::ReversePathFails => Test::ReversePathFails,
+        Match::Conntrack { states, negate } => Test::Conntrack { states, negate: *negate },
+        Match::Protocol { protocol, negate } => Test::Protocol { number: protocol.number(), negate: *negate },
+        Match::Net { side, net, negate } => {
+            let length = u32::from(net.prefix_len());
+            Test::Net { side: *side, bits: bits(net.network()), length, negate: *negate }
+        }
+        Match::Set { name, side, key, negate } => {
+            let (side, set, negate) = (*side, sets.resolve(name, *key)?, *negate);
+            match key {
+                SetKey::Address => Test::AddressSet { side, set, negate },
+                SetKey::AddressPort => Test::PortSet { side, set, negate },
+            }
+        }
+        Match::Ports { side, ports, negate } => {
+            Test::Ports { side: *side, ports: ports.clone(), negate: *negate }
+        }
+        Match::Icmp { icmp_type, code, negate, version: _ } => {
+            Test::Icmp { icmp_type: *icmp_type, code: *code, negate: *negate }
+        }
+        Match::Limit { .. } => Test::Always,
+    })
+}
