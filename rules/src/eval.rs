@@ -28,7 +28,7 @@ mod term;
 mod walk;
 mod words;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Workload};
 pub use explain::{
     Decision, Explanation, NearMiss, Point, PolicyId, PolicyOutcome, PolicyTrace, ProfileTrace, Stage,
     StageKind, TierTrace, Verdict,

@@ -9,5 +9,7 @@
 pub mod compile;
 pub mod eval;
 pub mod graph;
+#[cfg(feature = "random")]
+pub mod random;
 pub mod render;
 pub mod ruleset;

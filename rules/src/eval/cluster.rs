@@ -1,13 +1,14 @@
 //! The cluster that flows are evaluated in.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use tortie_api::Key;
 use tortie_api::resource::Resource;
 
 use super::derived::Derived;
-use super::explain::{Explanation, Verdict};
+use super::explain::{Explanation, Point, Verdict};
 use super::flow::Flow;
 use super::matching::Packet;
 use super::path::Journey;
@@ -58,6 +59,22 @@ impl Cluster {
         &self.resources
     }
 
+    /// The workload endpoints that policy is in force on, by namespace and name.
+    pub fn workloads(&self) -> impl Iterator<Item = Workload<'_>> {
+        let derived = self.derived();
+        let in_force = derived.workloads.iter().filter(|e| std::ptr::eq(derived.in_force(e), *e));
+        in_force.filter_map(|endpoint| match &endpoint.point {
+            Point::Workload { namespace, name } => Some(Workload {
+                namespace,
+                name,
+                node: &endpoint.node,
+                interface: &endpoint.interface,
+                addresses: &endpoint.addresses,
+            }),
+            Point::Host { .. } => None,
+        })
+    }
+
     /// Whether a flow passes.
     pub fn verdict(&self, flow: &Flow) -> Verdict {
         self.decide(flow, None)
@@ -94,6 +111,21 @@ impl Cluster {
     pub(super) fn derived(&self) -> &Derived {
         self.derived.get_or_init(|| Derived::new(&self.resources, &self.settings))
     }
+}
+
+/// A workload endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// The name of its pod, or its own where there is no pod.
+    pub name: &'a str,
+    /// Its node.
+    pub node: &'a str,
+    /// Its interface on the node; may be unknown, then empty.
+    pub interface: &'a str,
+    /// Its addresses.
+    pub addresses: &'a [IpAddr],
 }
 
 fn verdict(journey: &Journey<'_>) -> Verdict {
