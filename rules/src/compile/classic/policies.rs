@@ -14,6 +14,10 @@ use crate::graph::model::{PolicyKey, PolicyRules, ProfileRules, RuleSpec};
 use crate::render::Table;
 use crate::ruleset::{Action, Chain, Rule};
 use tortie_api::net::IpVersion;
+use tortie_api::policy::Action as PolicyAction;
+
+/// The short kind of profiles.
+const PROFILE: &str = "pro";
 
 /// The tables with policy.
 const TABLES: [Table; 3] = [Table::Raw, Table::Mangle, Table::Filter];
@@ -113,7 +117,7 @@ impl Classic {
     }
 
     fn set_profile(&mut self, table: Table, direction: Direction, profile: &ProfileRules) {
-        let owner = Owner { tier: "", kind: "pro", name: &profile.name, qualified_name: &profile.name };
+        let owner = Owner { tier: "", kind: PROFILE, name: &profile.name, qualified_name: &profile.name };
         let name = names::profile_chain(direction, &profile.name);
         let rules = pick(direction, &profile.ingress, &profile.egress);
         let title = format!("Profile {} {}", profile.name, direction.word());
@@ -145,8 +149,13 @@ fn rule_chain(
     version: IpVersion,
     config: &Config,
 ) -> Chain {
-    let mut compiled: Vec<Rule> =
-        rules.iter().flat_map(|r| rule::compile(r, version, owner, config)).collect();
+    let mut compiled = Vec::new();
+    // A profile comes behind the tiers, where the pass bit may be set already: it must not look like this
+    // profile's own. Felix leaves it, so that the first Pass rule of a profile ends the profile for such packets.
+    if owner.kind == PROFILE && rules.iter().any(|r| r.action == PolicyAction::Pass) {
+        compiled.push(Rule::always(Action::ClearMark(config.marks.pass)));
+    }
+    compiled.extend(rules.iter().flat_map(|r| rule::compile(r, version, owner, config)));
     while compiled.last().is_some_and(|r| r.action == Some(Action::Return)) {
         compiled.pop();
     }
