@@ -1,0 +1,151 @@
+//! A cluster both ways: as policy that is read, and as rules that are run.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use tortie_api::net::IpVersion;
+use tortie_rules::compile::classic::Classic;
+use tortie_rules::compile::config::{AllowAction, Config, DenyAction, EndpointToHostAction, Marks};
+use tortie_rules::eval::ruleset::{Machine, Packet, Sets};
+use tortie_rules::eval::{Cluster, HostAction, Place, Settings, Verdict};
+use tortie_rules::graph::{Graph, Options};
+use tortie_rules::random::{NODE, Probe, resources};
+use tortie_rules::render::iptables::Features;
+
+/// A way to configure the agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Variant {
+    pub(crate) config: Config,
+    suppress_covered: bool,
+}
+
+impl Variant {
+    /// One of several, by number. The first is the default.
+    pub(crate) fn number(number: u64) -> Self {
+        let mut config = Config::default();
+        match number % 6 {
+            0 | 1 => {}
+            2 => {
+                config.filter_allow = AllowAction::Return;
+                config.mangle_allow = AllowAction::Return;
+                config.endpoint_to_host = EndpointToHostAction::Return;
+            }
+            3 => {
+                config.filter_deny = DenyAction::Reject;
+                config.endpoint_to_host = EndpointToHostAction::Reject;
+                config.disable_conntrack_invalid_check = true;
+            }
+            4 => {
+                config.marks = Marks::from_mask(0x0101_1110).expect("five bits");
+                config.endpoint_to_host = EndpointToHostAction::Accept;
+                config.vxlan_port = 8080;
+            }
+            _ => {
+                config.allow_vxlan_from_workloads = true;
+                config.allow_ipip_from_workloads = true;
+            }
+        }
+        Self { config, suppress_covered: number.is_multiple_of(2) }
+    }
+
+    fn settings(&self) -> Settings {
+        let config = &self.config;
+        Settings {
+            endpoint_to_host: match config.endpoint_to_host {
+                EndpointToHostAction::Drop | EndpointToHostAction::Reject => HostAction::Deny,
+                EndpointToHostAction::Accept | EndpointToHostAction::Return => HostAction::Allow,
+            },
+            allow_vxlan_from_workloads: config.allow_vxlan_from_workloads,
+            allow_ipip_from_workloads: config.allow_ipip_from_workloads,
+            vxlan_port: config.vxlan_port,
+            ..Settings::default()
+        }
+    }
+
+    const fn own_bits(&self) -> u32 {
+        self.config.marks.all() | self.config.marks.drop
+    }
+
+    /// A mark that a packet may bring along: any bits of others, and those of ours that are cleared at the door.
+    pub(crate) const fn foreign_mark(&self, random: u32) -> u32 {
+        random & !self.config.marks.drop
+    }
+
+    pub(crate) const fn is_foreign_mark_kept(&self, before: u32, after: u32) -> bool {
+        before & !self.own_bits() == after & !self.own_bits()
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) variant: Variant,
+    pub(crate) policy: Cluster,
+    machines: [Machine; 2],
+}
+
+impl Scene {
+    /// Fails if an object is not valid, or if the kernel would refuse the rules.
+    pub(crate) fn new(manifests: &[Value], variant: &Variant) -> Result<Self, String> {
+        let resources = resources(manifests).map_err(|e| e.to_string())?;
+        let mut graph = Graph::new(Options {
+            node: NODE.to_owned(),
+            interface_prefixes: vec!["cali".to_owned()],
+            suppress_covered: variant.suppress_covered,
+        });
+        resources.iter().for_each(|resource| graph.set(resource));
+        let mut classic = Classic::new(variant.config.clone(), Features::default());
+        graph.flush().iter().for_each(|event| classic.handle(event));
+        let mut sets = Sets::default();
+        classic.poll_sets().iter().for_each(|change| sets.apply(change));
+        let mut machine = |version| {
+            Machine::new(version, &classic.tables(version), &sets).map_err(|e| format!("{version}: {e}"))
+        };
+        let machines = [machine(IpVersion::V4)?, machine(IpVersion::V6)?];
+        let policy = Cluster::new(resources).with_settings(variant.settings());
+        Ok(Self { variant: variant.clone(), policy, machines })
+    }
+
+    pub(crate) fn machine(&self, packet: &Packet) -> &Machine {
+        &self.machines[usize::from(packet.source.is_ipv6())]
+    }
+
+    pub(crate) fn policy_verdict(&self, probe: &Probe) -> Verdict {
+        self.policy.verdict_on(NODE, &probe.flow)
+    }
+
+    /// Whether the workloads of a probe are there, on the interfaces that its packet uses.
+    pub(crate) fn has_place(&self, probe: &Probe) -> bool {
+        let (flow, packet) = (&probe.flow, &probe.packet);
+        let ends = [(&flow.source, &packet.in_interface), (&flow.destination, &packet.out_interface)];
+        ends.into_iter().all(|(party, interface)| match &party.place {
+            Place::Workload { namespace, name } => self.policy.workloads().any(|w| {
+                (w.namespace, w.name, w.node, Some(w.interface))
+                    == (namespace, name, NODE, interface.as_deref())
+            }),
+            _ => true,
+        })
+    }
+
+    /// All that one needs to see why they disagree.
+    pub(crate) fn describe(&self, manifests: &[Value], probe: &Probe) -> String {
+        let mut text = String::from("policy and compiled rules disagree\n");
+        for manifest in manifests {
+            let yaml = serde_saphyr::to_string(manifest).unwrap_or_else(|_| manifest.to_string());
+            let _ = write!(text, "---\n{yaml}"); // Writing to a String cannot fail.
+        }
+        let (outcome, steps) = self.machine(&probe.packet).trace(&probe.packet);
+        let _ = write!(
+            text,
+            "\n{:?}\n{:?}\n\npolicy: {:?}\n",
+            self.variant,
+            probe.packet,
+            self.policy_verdict(probe)
+        );
+        let _ = write!(text, "{}\n\nrules: {outcome:?}\n", self.policy.explain(&probe.flow));
+        for step in steps {
+            let _ = writeln!(text, "{step}");
+        }
+        text
+    }
+}
