@@ -112,6 +112,7 @@ pub(super) enum Verb {
     Jump(usize),
     Goto(usize),
     WriteMark { value: Bits, mask: Bits },
+    NoTrack,
 }
 
 impl Program {
@@ -194,6 +195,7 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
     }
     match rule.action {
         Some(Action::Reject) if table != Table::Filter => Err("REJECT is for the filter table only"),
+        Some(Action::NoTrack) if table != Table::Raw => Err("NOTRACK is for the raw table only"),
         Some(Action::Masquerade { .. } | Action::Snat { .. }) if table != Table::Nat => {
             Err("source translation is for the nat table only")
         }
@@ -221,6 +223,7 @@ fn rule_code(
             Action::SetMark(bits) => Verb::WriteMark { value: *bits, mask: *bits },
             Action::ClearMark(bits) => Verb::WriteMark { value: 0, mask: *bits },
             Action::SetMaskedMark { value, mask } => Verb::WriteMark { value: *value, mask: *mask },
+            Action::NoTrack => Verb::NoTrack,
             Action::Log { .. } | Action::Masquerade { .. } | Action::Snat { .. } => Verb::Continue,
         },
     };

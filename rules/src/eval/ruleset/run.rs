@@ -107,6 +107,7 @@ impl<'a> Run<'a> {
             match verb {
                 Verb::Continue => {}
                 Verb::WriteMark { value, mask } => self.mark = self.mark & !mask | value,
+                Verb::NoTrack => self.conntrack = ConnectionState::Untracked,
                 Verb::Accept => return Fate::Accepted,
                 Verb::Drop => return Fate::Dropped,
                 Verb::Reject => return Fate::Rejected,
