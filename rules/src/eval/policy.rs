@@ -97,6 +97,18 @@ impl Policy {
                 let (spec, _) = convert::staged_network_policy(o);
                 network_policy("StagedKubernetesNetworkPolicy", &o.metadata, &spec).staged(&o.spec)
             }
+            Resource::ClusterNetworkPolicy(o) => {
+                let (spec, _) = convert::cluster_network_policy(o);
+                Some(cluster_policy("KubernetesClusterNetworkPolicy", &o.metadata, &spec))
+            }
+            Resource::AdminNetworkPolicy(o) => {
+                let (spec, _) = convert::admin_network_policy(o);
+                Some(cluster_policy("KubernetesAdminNetworkPolicy", &o.metadata, &spec))
+            }
+            Resource::BaselineAdminNetworkPolicy(o) => {
+                let (spec, _) = convert::baseline_admin_network_policy(o);
+                Some(cluster_policy("KubernetesBaselineAdminNetworkPolicy", &o.metadata, &spec))
+            }
             _ => None,
         }
     }
@@ -194,6 +206,13 @@ fn global_policy(kind: &'static str, metadata: &Metadata, spec: &GlobalNetworkPo
         ingress: rules(&spec.types, PolicyType::Ingress, &spec.ingress),
         egress: rules(&spec.types, PolicyType::Egress, &spec.egress),
     }
+}
+
+/// A policy of the whole cluster in Kubernetes' terms: a direction without rules is left alone.
+fn cluster_policy(kind: &'static str, metadata: &Metadata, spec: &GlobalNetworkPolicySpec) -> Policy {
+    let some = |rules: &[Rule]| (!rules.is_empty()).then(|| RuleEntry::all(rules));
+    let (ingress, egress) = (some(&spec.ingress), some(&spec.egress));
+    Policy { ingress, egress, ..global_policy(kind, metadata, spec) }
 }
 
 /// A policy that names no types, as only one can that no API server has seen, applies to both directions.
