@@ -9,6 +9,7 @@
 //! | [`drift`] | others who change our kernel objects |
 //! | [`refused`] | what the kernel does not take |
 //! | [`health`] | readiness and liveness |
+//! | [`hosts`] | host endpoints and interfaces |
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
 //! | [`scene`] [`shop`] [`watch`] | what they stand on |
@@ -17,6 +18,7 @@ mod bad_input;
 mod drift;
 mod flows;
 mod health;
+mod hosts;
 mod lifecycle;
 mod pods;
 mod refused;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         drift::trials(),
         flows::trials(),
         health::trials(),
+        hosts::trials(),
         lifecycle::trials(),
         pods::trials(),
         refused::trials(),
