@@ -318,7 +318,7 @@ impl Policies {
                 key: Some(key.resource_key()),
                 field: "spec.tier".to_owned(),
                 message: format!(
-                    "tier {:?} does not exist; the policy is enforced after all tiers that do",
+                    "tier {:?} does not exist; the policy comes after all tiers that do",
                     entry.policy.tier
                 ),
             });
