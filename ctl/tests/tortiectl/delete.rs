@@ -120,3 +120,81 @@ fn a_broken_document_can_be_deleted() {
     folders.run("delete tier security").prints("tier.projectcalico.org \"security\" deleted\n");
     assert!(folders.files().is_empty());
 }
+
+#[test]
+fn policies_of_every_kind_are_applied_shown_and_deleted() {
+    let object = |api: &str, kind: &str, name: &str, spec: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+    };
+    let (calico, kube) = ("projectcalico.org/v3", "policy.networking.k8s.io");
+    let subject = "subject: {namespaces: {}}";
+    let objects = [
+        object(calico, "StagedNetworkPolicy", "a", "{stagedAction: Delete}"),
+        object(calico, "StagedGlobalNetworkPolicy", "a", "{order: 1}"),
+        object(calico, "StagedKubernetesNetworkPolicy", "a", "{podSelector: {}}"),
+        object(
+            &format!("{kube}/v1alpha2"),
+            "ClusterNetworkPolicy",
+            "a",
+            &format!("{{tier: Admin, priority: 1, {subject}}}"),
+        ),
+        object(
+            &format!("{kube}/v1alpha1"),
+            "AdminNetworkPolicy",
+            "a",
+            &format!("{{priority: 1, {subject}}}"),
+        ),
+        object(
+            &format!("{kube}/v1alpha1"),
+            "BaselineAdminNetworkPolicy",
+            "default",
+            &format!("{{{subject}}}"),
+        ),
+    ];
+    let words = [
+        "stagednetworkpolicy.projectcalico.org",
+        "stagedglobalnetworkpolicy.projectcalico.org",
+        "stagedkubernetesnetworkpolicy.projectcalico.org",
+        "clusternetworkpolicy.policy.networking.k8s.io",
+        "adminnetworkpolicy.policy.networking.k8s.io",
+        "baselineadminnetworkpolicy.policy.networking.k8s.io",
+    ];
+    let folders = Folders::new();
+    let ran = folders.apply(&objects.join("---\n"));
+    assert_eq!((ran.code, ran.out.lines().count(), ran.err.as_str()), (Some(0), 6, ""), "{}", ran.out);
+    let names = words.map(|word| format!("{word}/{}\n", if word.starts_with('b') { "default" } else { "a" }));
+    folders.run("get policies -o name").prints(&names.concat());
+    for name in &names {
+        let ran = folders.run(&format!("delete {name}"));
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{name}");
+    }
+    assert!(folders.files().is_empty(), "{:?}", folders.files());
+}
+
+#[test]
+fn a_policy_that_is_refused_is_reported_with_its_field() {
+    let folders = Folders::new();
+    let file = folders.write(
+        "x.yaml",
+        "\
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: a}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  egress:
+  - action: Deny
+    to:
+    - networks: [10.0.0.0/33]
+",
+    );
+    let ran = run(folders.command(["apply", "-f"]).arg(&file));
+    let expected = format!(
+        "error: {}:11: ClusterNetworkPolicy/a: spec.egress[0].to[0].networks[0]: \"10.0.0.0/33\" is no IP address and no \
+         CIDR like 10.0.0.0/8 or fd00::/8\n",
+        file.display()
+    );
+    assert_eq!((ran.code, ran.err), (Some(1), expected));
+}
