@@ -20,8 +20,9 @@ use tortie_rules::render::{RenderedRule, TableChange};
 /// Ids of our rules by table and chain.
 type Ids = BTreeMap<(String, String), Vec<String>>;
 
-/// Chains that differ on purpose: Felix lets traffic through a rule with three and more match blocks.
-const MENDED: &[&str] = &["cali-pi-gnp/web-in"];
+/// Chains that differ on purpose: Felix lets traffic through a rule with three and more match blocks, and lets
+/// namespaces as a peer mean network sets too.
+const MENDED: &[&str] = &["cali-pi-gnp/web-in", "cali-pi-kcnp/base", "cali-pi-kcnp/cluster-deny"];
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/felix")
@@ -43,9 +44,12 @@ fn ours(state: &Path, config: &Config, version: IpVersion) -> Ids {
         interface_prefixes: vec!["cali".to_owned()],
         suppress_covered: true,
     });
-    let text = std::fs::read(state.join("resources.yaml")).expect("resources");
-    for document in parse_documents(&text) {
-        graph.set(&document.outcome.expect("golden resources are valid").resource);
+    for file in ["resources.yaml", "k8s.yaml"] {
+        // Only states of Kubernetes have the second one.
+        let Ok(text) = std::fs::read(state.join(file)) else { continue };
+        for document in parse_documents(&text) {
+            graph.set(&document.outcome.expect("golden resources are valid").resource);
+        }
     }
     set_interfaces(&mut graph, &state.join("interfaces.txt"));
     let config = Config { versions: vec![version], ..config.clone() };
@@ -142,6 +146,16 @@ fn policies_have_felixs_ids() {
 #[test]
 fn tiers_have_felixs_ids() {
     check("05-tiers");
+}
+
+#[test]
+fn staged_policies_have_felixs_ids() {
+    check("18-staged");
+}
+
+#[test]
+fn kubernetes_policies_of_all_kinds_have_felixs_ids() {
+    check("40-kubernetes");
 }
 
 #[test]
