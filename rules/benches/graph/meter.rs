@@ -1,9 +1,10 @@
 //! Time and memory between two points of a program.
 
 use std::alloc::System;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cap::Cap;
+use nix::time::ClockId;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 /// Bytes in use and their peak, over the number of allocations.
@@ -15,7 +16,7 @@ static HEAP: Cap<&StatsAlloc<System>> = Cap::new(&INSTRUMENTED_SYSTEM, usize::MA
 pub(crate) struct Figures {
     /// Things that were handled, for the time per unit.
     pub(crate) units: usize,
-    /// While the clock ran.
+    /// Of the processor, while the clock ran.
     pub(crate) time: Duration,
     /// Bytes beyond those in use when the clock was started first, at most.
     pub(crate) peak: usize,
@@ -42,9 +43,9 @@ impl Meter {
     pub(crate) fn measure<T>(&mut self, units: usize, work: impl FnOnce() -> T) -> T {
         let base = *self.base.get_or_insert_with(heap);
         let before = count();
-        let start = Instant::now();
+        let start = processor_time();
         let result = work();
-        self.figures.time += start.elapsed();
+        self.figures.time += processor_time().saturating_sub(start);
         self.figures.allocations += count() - before;
         self.figures.peak = HEAP.max_allocated().saturating_sub(base);
         self.figures.units += units;
@@ -56,6 +57,12 @@ impl Meter {
         self.figures.retained = heap().saturating_sub(before);
         self.figures
     }
+}
+
+/// What this process has used of the processor. There is one thread, so this is the time that it would take on a
+/// quiet machine.
+fn processor_time() -> Duration {
+    ClockId::CLOCK_PROCESS_CPUTIME_ID.now().expect("the clock is always there").into()
 }
 
 fn count() -> usize {
