@@ -13,18 +13,26 @@
 //! to what changes. [`Graph::flush`] puts out what changed since the last flush, in an order that can be
 //! applied one by one. Nothing is computed anew from scratch.
 
+mod contributors;
 mod convert;
+mod counted;
 mod cover;
 mod endpoints;
+mod id_set;
 mod intern;
 mod label_index;
+mod labels;
 mod matcher;
 pub mod model;
+mod packed_rules;
 mod policies;
+mod pool;
 mod sets;
+mod shared_selectors;
+mod slab;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use tortie_api::labels::NAMESPACE_LABEL;
@@ -33,10 +41,13 @@ use tortie_api::resource::{Object, Resource};
 use tortie_api::selector::{Selector, SelectorError};
 use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
+use self::contributors::Contributor;
 use self::endpoints::Endpoints;
+use self::label_index::ItemLabels;
 use self::model::{Event, PolicyKey, PolicyKind, Problem};
+use self::packed_rules::PackedRules;
 use self::policies::{Policies, Policy, Profiles, Tier};
-use self::sets::{Contributor, IpSets, ServiceBackends};
+use self::sets::{IpSets, ServiceBackends};
 
 /// What the graph must know beside the resources.
 #[derive(Clone, Debug)]
@@ -148,6 +159,7 @@ impl Graph {
             Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint => {
                 if let Some(item) = self.items.remove(key) {
                     self.sets.remove_item(item);
+                    self.endpoints.give_back_item(item);
                 }
             }
             Kind::Pod | Kind::WorkloadEndpoint => self.remove_workload(key),
@@ -200,6 +212,12 @@ impl Graph {
         problems
     }
 
+    /// How many things of each kind are kept for items: of all, of this node's.
+    #[cfg(test)]
+    fn sizes(&self) -> Vec<usize> {
+        [self.sets.sizes(), self.policies.sizes()].concat()
+    }
+
     fn pools_event(&self) -> Event {
         let collect = |nat_only: bool| -> Vec<IpNet> {
             let nets: BTreeSet<IpNet> =
@@ -216,10 +234,9 @@ impl Graph {
             spec.service_account_selector.as_ref(),
             namespace,
         );
-        self.set_policy(key, selector, |selector| Policy {
+        self.set_policy(key, selector, || Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
@@ -244,10 +261,9 @@ impl Graph {
             spec.namespace_selector.as_ref(),
             spec.service_account_selector.as_ref(),
         );
-        self.set_policy(key, selector, |selector| Policy {
+        self.set_policy(key, selector, || Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
@@ -259,10 +275,9 @@ impl Graph {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let (spec, notes) = api_convert::network_policy(object);
         let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
-        self.set_policy(key, selector, |selector| Policy {
+        self.set_policy(key, selector, || Policy {
             tier: policy::DEFAULT_TIER.into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             everywhere: false,
@@ -274,10 +289,10 @@ impl Graph {
         &mut self,
         key: &Key,
         selector: Result<Selector, SelectorError>,
-        policy: impl FnOnce(Selector) -> Policy,
+        policy: impl FnOnce() -> Policy,
     ) {
         match selector {
-            Ok(selector) => self.policies.set_policy(&policy_key(key), policy(selector), &mut self.sets),
+            Ok(selector) => self.policies.set_policy(&policy_key(key), &selector, policy(), &mut self.sets),
             // The parts were parsed at the edge; only their sum can be too deep or a label too long. What is in
             // force stays in force.
             Err(error) => {
@@ -299,22 +314,23 @@ impl Graph {
     }
 
     fn set_profile(&mut self, key: &Key, profile: &Object<policy::ProfileSpec>) {
-        self.define_profile(key, &profile.metadata.name, Some(profile.spec.clone()));
+        self.define_profile(key, &profile.metadata.name, Some(&profile.spec));
     }
 
-    fn define_profile(&mut self, key: &Key, name: &str, spec: Option<policy::ProfileSpec>) {
-        let labels = self.profiles.define(name, key, spec);
+    fn define_profile(&mut self, key: &Key, name: &str, spec: Option<&policy::ProfileSpec>) {
+        let inherited = || self.sets.profile_labels(name);
+        let Some(labels) = self.profiles.define(name, key.kind, spec, inherited) else { return };
         self.sets.set_profile_labels(name, pairs(&labels));
         self.policies.set_profile_labels(name, pairs(&labels), &mut self.sets);
     }
 
     fn set_network_set(&mut self, key: &Key, labels: &BTreeMap<String, String>, nets: &[IpNet]) {
-        let contributor = Contributor { nets: nets.to_vec(), ports: Vec::new() };
+        let contributor = Contributor { nets, ports: &[] };
         let item = self.item(key);
         // A namespaced set is like an endpoint of its namespace.
         let namespace = key.namespace.as_deref();
-        let labels = endpoints::own_labels(labels);
-        let labels = pairs(&labels).chain(namespace.map(|n| (NAMESPACE_LABEL, n)));
+        let given = namespace.map(|n| (NAMESPACE_LABEL, n)).into_iter();
+        let labels = ItemLabels { own: endpoints::own_labels(labels), given };
         let profile = namespace.map(api_convert::namespace_profile_name);
         self.sets.set_item(item, contributor, labels, profile.as_deref().into_iter());
     }
@@ -326,14 +342,13 @@ impl Graph {
                 "policy of host endpoints is not enforced in this release; its addresses count in selectors";
             self.note(key, "spec", message);
         }
-        let contributor = Contributor {
-            nets: spec.expected_ips.iter().map(|a| (*a).into()).collect(),
-            ports: endpoints::named_ports(&spec.ports),
-        };
+        let nets: Vec<IpNet> = spec.expected_ips.iter().map(|a| (*a).into()).collect();
+        let ports = endpoints::named_ports(&spec.ports);
         let item = self.item(key);
         let profiles = spec.profiles.iter().map(String::as_str);
-        let labels = endpoints::own_labels(&object.metadata.labels);
-        self.sets.set_item(item, contributor, pairs(&labels), profiles);
+        let own = endpoints::own_labels(&object.metadata.labels);
+        let labels = ItemLabels { own, given: std::iter::empty() };
+        self.sets.set_item(item, Contributor { nets: &nets, ports: &ports }, labels, profiles);
     }
 
     fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {
@@ -368,14 +383,17 @@ impl Graph {
     }
 }
 
-fn pairs(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+fn pairs(labels: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))
 }
 
 /// The rules of one direction, if the policy applies to it. Without types it applies to both.
-fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<Arc<[Rule]>> {
-    (types.is_empty() || types.contains(&direction)).then(|| rules.into())
+fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<PackedRules> {
+    (types.is_empty() || types.contains(&direction)).then(|| PackedRules::new(rules))
 }
+
+/// The namespace of global policies, kept once.
+static NO_NAMESPACE: LazyLock<Arc<str>> = LazyLock::new(Arc::default);
 
 fn policy_key(key: &Key) -> PolicyKey {
     let kind = match key.kind {
@@ -385,7 +403,7 @@ fn policy_key(key: &Key) -> PolicyKey {
     };
     PolicyKey {
         kind,
-        namespace: key.namespace.as_deref().unwrap_or_default().into(),
+        namespace: key.namespace.as_deref().map_or_else(|| NO_NAMESPACE.clone(), Arc::from),
         name: key.name.as_str().into(),
     }
 }

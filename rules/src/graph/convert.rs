@@ -26,6 +26,13 @@ pub(crate) enum SetDefinition {
     ServiceAddresses { namespace: Arc<str>, name: Arc<str> },
 }
 
+/// An ip set that a rule refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetNeed {
+    pub(crate) id: SetId,
+    pub(crate) definition: SetDefinition,
+}
+
 /// Which endpoint ports a named port means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortProtocol {
@@ -96,11 +103,7 @@ pub(crate) enum ConvertError {
 }
 
 /// Converts a rule of a policy in `namespace` (empty for global ones). Sets it needs go to `sets`.
-pub(crate) fn rule(
-    rule: &Rule,
-    namespace: &str,
-    sets: &mut Vec<SetDefinition>,
-) -> Result<RuleSpec, ConvertError> {
+pub(crate) fn rule(rule: &Rule, namespace: &str, sets: &mut Vec<SetNeed>) -> Result<RuleSpec, ConvertError> {
     if rule.http.is_some() {
         return Err(ConvertError::Http);
     }
@@ -136,13 +139,13 @@ fn side(
     field: &'static str,
     namespace: &str,
     protocol: Option<Protocol>,
-    sets: &mut Vec<SetDefinition>,
+    sets: &mut Vec<SetNeed>,
 ) -> Result<SideSpec, ConvertError> {
     let mut spec =
         SideSpec { nets: entity.nets.clone(), not_nets: entity.not_nets.clone(), ..SideSpec::default() };
     let mut need = |definition: SetDefinition| {
         let id = definition.id();
-        sets.push(definition);
+        sets.push(SetNeed { id: id.clone(), definition });
         id
     };
     let parse = |text: &str| Selector::parse(text).map_err(|source| ConvertError::Selector { field, source });

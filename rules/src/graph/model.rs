@@ -88,7 +88,14 @@ impl PolicyKey {
 
 impl Ord for PolicyKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.tie_break().cmp(other.tie_break())
+        // Only where one name begins with the other does what follows it matter.
+        let (mine, theirs) = (self.name.as_bytes(), other.name.as_bytes());
+        let shared = mine.len().min(theirs.len());
+        let first = mine[..shared].cmp(&theirs[..shared]);
+        if mine.len() == theirs.len() && Arc::ptr_eq(&self.namespace, &other.namespace) {
+            return first.then_with(|| self.kind.name().cmp(other.kind.name()));
+        }
+        first.then_with(|| self.tie_break().skip(shared).cmp(other.tie_break().skip(shared)))
     }
 }
 

@@ -8,27 +8,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tortie_api::Key;
+use smallvec::SmallVec;
+use tortie_api::Kind;
 use tortie_api::convert::{NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX};
 use tortie_api::policy::{Action, BUILT_IN_TIERS, DefaultAction, ProfileSpec, Rule};
 use tortie_api::selector::Selector;
 
-use super::convert::{self, SetDefinition};
-use super::label_index::{ItemId, LabelIndex, MatchChange, SelectorId};
+use super::convert::{self, SetNeed};
+use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId, Texts};
 use super::model::{
     Event, PolicyKey, PolicyRef, PolicyRules, Problem, ProfileRules, RuleSpec, SetId, TierPolicies,
 };
+use super::packed_rules::PackedRules;
 use super::sets::IpSets;
+use super::shared_selectors::SharedSelectors;
 
 /// A policy of any kind, in the terms of Calico's API.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Policy {
     pub(crate) tier: Arc<str>,
     pub(crate) order: Option<f64>,
-    /// Which endpoints, namespace included.
-    pub(crate) selector: Selector,
-    pub(crate) ingress: Option<Arc<[Rule]>>,
-    pub(crate) egress: Option<Arc<[Rule]>>,
+    pub(crate) ingress: Option<PackedRules>,
+    pub(crate) egress: Option<PackedRules>,
     /// Program it even where it selects nothing.
     pub(crate) everywhere: bool,
     /// Messages about parts that were left out.
@@ -38,17 +39,17 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 struct Entry {
     policy: Policy,
+    /// Which endpoints, namespace included.
     selector: SelectorId,
-    /// Endpoints of this node that it selects.
-    matched: u32,
     active: Option<Active>,
     problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
 struct Active {
-    rules: Arc<PolicyRules>,
-    sets: Vec<SetId>,
+    /// Until they are put out.
+    rules: Option<Arc<PolicyRules>>,
+    sets: Box<[SetId]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,20 +58,12 @@ pub(crate) struct Tier {
     pub(crate) default_action: DefaultAction,
 }
 
-#[derive(Debug)]
-struct SharedSelector {
-    id: SelectorId,
-    policies: BTreeSet<PolicyKey>,
-}
-
 /// All policies, and the labels of this node's endpoints.
 #[derive(Debug)]
 pub(crate) struct Policies {
     index: LabelIndex,
-    entries: BTreeMap<PolicyKey, Entry>,
-    selectors: FxHashMap<Arc<str>, SharedSelector>,
-    selector_texts: FxHashMap<SelectorId, Arc<str>>,
-    next_selector: SelectorId,
+    entries: BTreeMap<PolicyKey, Box<Entry>>,
+    selectors: SharedSelectors<PolicyKey>,
     tiers: BTreeMap<Arc<str>, Tier>,
     dirty: BTreeSet<PolicyKey>,
     published: BTreeSet<PolicyKey>,
@@ -83,11 +76,9 @@ impl Policies {
         let built_in =
             BUILT_IN_TIERS.map(|(name, order, default_action)| (name.into(), Tier { order, default_action }));
         Self {
-            index: LabelIndex::default(),
+            index: LabelIndex::of_few(),
             entries: BTreeMap::new(),
-            selectors: FxHashMap::default(),
-            selector_texts: FxHashMap::default(),
-            next_selector: 0,
+            selectors: SharedSelectors::default(),
             tiers: built_in.into(),
             dirty: BTreeSet::new(),
             published: BTreeSet::new(),
@@ -99,12 +90,12 @@ impl Policies {
     pub(crate) fn set_endpoint<'a>(
         &mut self,
         id: ItemId,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        labels: ItemLabels<impl Iterator<Item = Label<'a>>, impl Iterator<Item = Label<'a>>>,
         parents: impl Iterator<Item = &'a str>,
         sets: &mut IpSets,
     ) {
         let mut changes = Vec::new();
-        self.index.set_item(id, labels, parents, &mut changes);
+        self.index.set_item(id, labels, parents, &|name| sets.profile_labels(name), &mut changes);
         self.dirty_endpoints.insert(id);
         self.follow(&changes, sets);
     }
@@ -130,24 +121,50 @@ impl Policies {
         self.follow(&changes, sets);
     }
 
-    /// Adds or changes a policy.
-    pub(crate) fn set_policy(&mut self, key: &PolicyKey, policy: Policy, sets: &mut IpSets) {
+    /// Adds or changes a policy. `selects` are its endpoints, namespace included.
+    pub(crate) fn set_policy(
+        &mut self,
+        key: &PolicyKey,
+        selects: &Selector,
+        mut policy: Policy,
+        sets: &mut IpSets,
+    ) {
+        if let Some((name, _)) = self.tiers.get_key_value(&policy.tier) {
+            policy.tier = name.clone();
+        }
         if let Some(entry) = self.entries.get_mut(key)
-            && entry.policy.selector.canonical() == policy.selector.canonical()
+            && **self.selectors.text(entry.selector) == *selects.canonical()
         {
+            if entry.policy == policy {
+                return;
+            }
             let selector = entry.selector;
+            // Where only its place changed, its rules need not be put out again.
+            let has_moved = entry.policy == Policy { order: entry.policy.order, ..policy.clone() };
             entry.policy = policy;
-            self.refresh(key, sets);
+            if !has_moved {
+                self.refresh(key, sets);
+            }
             self.dirty_endpoints.extend(self.index.items_of(selector));
             return;
         }
         self.remove_policy(key, sets);
-        let (selector, matched) = self.share_selector(&policy.selector, key);
-        let count = u32::try_from(matched.len()).unwrap_or(u32::MAX);
-        let entry = Entry { policy, selector, matched: count, active: None, problems: Vec::new() };
-        self.entries.insert(key.clone(), entry);
+        let (selector, is_new) = self.selectors.acquire(selects.canonical(), key.clone());
+        let matched = if is_new {
+            self.index.add_selector(selector, selects.expr())
+        } else {
+            self.index.items_of(selector)
+        };
+        if is_new {
+            self.selectors.start_count(selector, matched.len());
+        }
+        let is_needed = !matched.is_empty() || policy.everywhere || !policy.notes.is_empty();
         self.dirty_endpoints.extend(matched);
-        self.refresh(key, sets);
+        let entry = Entry { policy, selector, active: None, problems: Vec::new() };
+        self.entries.insert(key.clone(), Box::new(entry));
+        if is_needed {
+            self.refresh(key, sets);
+        }
     }
 
     /// Removes a policy.
@@ -156,14 +173,9 @@ impl Policies {
         self.dirty_endpoints.extend(self.index.items_of(entry.selector));
         if let Some(active) = entry.active {
             active.sets.iter().for_each(|id| sets.release(id));
+            self.dirty.insert(key.clone());
         }
-        self.dirty.insert(key.clone());
-        let text = self.selector_texts[&entry.selector].clone();
-        let shared = self.selectors.get_mut(&text).expect("a policy's selector is shared");
-        shared.policies.remove(key);
-        if shared.policies.is_empty() {
-            self.selectors.remove(&text);
-            self.selector_texts.remove(&entry.selector);
+        if self.selectors.release(entry.selector, key) {
             self.index.remove_selector(entry.selector);
         }
     }
@@ -183,14 +195,25 @@ impl Policies {
         self.dirty_endpoints.extend(affected.flat_map(|e| index.items_of(e.selector)));
     }
 
+    /// How many things of each kind are kept for endpoints.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 5] {
+        self.index.sizes()
+    }
+
+    /// What decides on the policy list of an endpoint.
+    pub(crate) fn selectors_of(&self, endpoint: ItemId) -> &[SelectorId] {
+        self.index.selectors_of(endpoint)
+    }
+
     /// The policy list of an endpoint: its tiers in order, each with its policies in order.
     pub(crate) fn tiers_of(&self, endpoint: ItemId) -> Vec<TierPolicies> {
         let mut found: Vec<(&PolicyKey, &Entry)> = self
             .index
             .selectors_of(endpoint)
             .iter()
-            .flat_map(|s| &self.selectors[&self.selector_texts[s]].policies)
-            .map(|key| (key, &self.entries[key]))
+            .flat_map(|selector| self.selectors.users(*selector))
+            .map(|key| (key, &*self.entries[key]))
             .collect();
         found.sort_by(|a, b| self.compare(a, b));
         let mut tiers: Vec<TierPolicies> = Vec::new();
@@ -203,7 +226,7 @@ impl Policies {
             }
             let tier = tiers.last_mut().expect("pushed above");
             let reference =
-                || PolicyRef { key: key.clone(), selector: self.selector_texts[&entry.selector].clone() };
+                || PolicyRef { key: key.clone(), selector: self.selectors.text(entry.selector).clone() };
             if entry.policy.ingress.is_some() {
                 tier.ingress.push(reference());
             }
@@ -231,9 +254,9 @@ impl Policies {
     /// Changed policies go to `added`, those no longer active to `gone`.
     pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
         for key in std::mem::take(&mut self.dirty) {
-            match self.entries.get(&key).and_then(|e| e.active.as_ref()) {
+            match self.entries.get_mut(&key).and_then(|e| e.active.as_mut()) {
                 Some(active) => {
-                    added.push(Event::Policy(active.rules.clone()));
+                    added.extend(active.rules.take().map(Event::Policy));
                     self.published.insert(key);
                 }
                 None if self.published.remove(&key) => gone.push(Event::PolicyGone(key)),
@@ -266,18 +289,19 @@ impl Policies {
     fn follow(&mut self, changes: &[MatchChange], sets: &mut IpSets) {
         for change in changes {
             self.dirty_endpoints.insert(change.item);
-            let keys = self.selectors[&self.selector_texts[&change.selector]].policies.clone();
-            for key in keys {
-                let entry = self.entries.get_mut(&key).expect("shared selectors belong to policies");
-                if change.matched {
-                    entry.matched += 1;
-                } else {
-                    entry.matched -= 1;
-                }
-                if (entry.matched > 0 || entry.policy.everywhere) != entry.active.is_some() {
-                    self.refresh(&key, sets);
+            if self.selectors.count(change.selector, change.matched) {
+                for key in self.selectors.users(change.selector).to_vec() {
+                    self.refresh_if_changed(&key, sets);
                 }
             }
+        }
+    }
+
+    /// Follows the first match of a policy, or the end of the last.
+    fn refresh_if_changed(&mut self, key: &PolicyKey, sets: &mut IpSets) {
+        let entry = &self.entries[key];
+        if (self.selectors.is_matched(entry.selector) || entry.policy.everywhere) != entry.active.is_some() {
+            self.refresh(key, sets);
         }
     }
 
@@ -292,13 +316,13 @@ impl Policies {
             field: field.clone(),
             message: message.clone(),
         }));
-        if entry.matched > 0 || entry.policy.everywhere {
+        if self.selectors.is_matched(entry.selector) || entry.policy.everywhere {
             let mut definitions = Vec::new();
             let object = key.to_string();
-            let mut convert = |rules: Option<&Arc<[Rule]>>, direction| {
-                let rules = rules.map_or(&[][..], |r| r);
+            let mut convert = |rules: Option<&PackedRules>, direction| {
+                let rules = rules.map_or_else(Vec::new, PackedRules::unpack);
                 convert_rules(
-                    rules,
+                    &rules,
                     direction,
                     &object,
                     &key.namespace,
@@ -310,31 +334,15 @@ impl Policies {
             let egress = convert(entry.policy.egress.as_ref(), "egress");
             entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let (tier, everywhere) = (entry.policy.tier.clone(), entry.policy.everywhere);
-            let rules = Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere });
+            let rules = Some(Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere }));
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
             entry.active = Some(Active { rules, sets });
         }
-        let same = |a: &Active, b: &Active| a.rules == b.rules;
-        if !matches!((&old, &entry.active), (Some(a), Some(b)) if same(a, b)) {
+        if old.is_some() || entry.active.is_some() {
             self.dirty.insert(key.clone());
         }
         // Only now, so that a set that stays in use never lacks a user.
         old.iter().flat_map(|a| &a.sets).for_each(|id| sets.release(id));
-    }
-
-    /// The id of a selector and the endpoints that it selects now.
-    fn share_selector(&mut self, selector: &Selector, key: &PolicyKey) -> (SelectorId, Vec<ItemId>) {
-        let text: Arc<str> = selector.canonical().into();
-        if let Some(shared) = self.selectors.get_mut(&text) {
-            shared.policies.insert(key.clone());
-            return (shared.id, self.index.items_of(shared.id).collect());
-        }
-        let id = self.next_selector;
-        self.next_selector += 1;
-        self.index.add_selector(id, selector.expr(), &mut Vec::new());
-        self.selector_texts.insert(id, text.clone());
-        self.selectors.insert(text, SharedSelector { id, policies: BTreeSet::from([key.clone()]) });
-        (id, self.index.items_of(id).collect())
     }
 }
 
@@ -343,7 +351,7 @@ fn convert_rules(
     direction: &str,
     object: &str,
     namespace: &str,
-    definitions: &mut Vec<SetDefinition>,
+    definitions: &mut Vec<SetNeed>,
     problems: &mut Vec<Problem>,
 ) -> Vec<RuleSpec> {
     let mut converted = Vec::with_capacity(rules.len());
@@ -378,11 +386,32 @@ fn fail_closed(rule: &Rule) -> Option<RuleSpec> {
     }
 }
 
+/// What defines a profile, sorted: a Profile document comes before what a Namespace or ServiceAccount implies, of
+/// which there can only be one each.
+type Sources = SmallVec<[Source; 1]>;
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    /// Ingress and egress, if there are any.
+    rules: Option<Box<[PackedRules; 2]>>,
+    /// Only while another one is in force: its labels are in the label index.
+    labels: Option<Texts>,
+}
+
+impl Source {
+    fn new(kind: Kind, spec: &ProfileSpec) -> Self {
+        let has_rules = !spec.ingress.is_empty() || !spec.egress.is_empty();
+        let rules =
+            has_rules.then(|| Box::new([&spec.ingress, &spec.egress].map(|rules| PackedRules::new(rules))));
+        Self { kind, rules, labels: None }
+    }
+}
+
 /// Profiles: rules that apply where no tier decides, and labels for their endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Profiles {
-    /// Who defines each profile: a Profile document comes before what a Namespace or ServiceAccount implies.
-    sources: BTreeMap<Arc<str>, BTreeMap<Key, ProfileSpec>>,
+    sources: FxHashMap<Box<str>, Sources>,
     /// Profiles that endpoints of this node list, with the number of those endpoints.
     users: BTreeMap<Arc<str>, u32>,
     held: BTreeMap<Arc<str>, Vec<SetId>>,
@@ -395,25 +424,55 @@ pub(crate) struct Profiles {
 const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 
 impl Profiles {
-    /// Adds, changes or removes what one object says of a profile. Returns the labels that are now inherited.
+    /// Adds, changes or removes what one object says of a profile. Returns the labels that are inherited from now
+    /// on, if they may be others than those of `labels`, which are inherited so far.
     pub(crate) fn define(
         &mut self,
         name: &str,
-        by: &Key,
-        spec: Option<ProfileSpec>,
-    ) -> BTreeMap<String, String> {
-        let name: Arc<str> = name.into();
-        let sources = self.sources.entry(name.clone()).or_default();
-        match spec {
-            Some(spec) => sources.insert(by.clone(), spec),
-            None => sources.remove(by),
-        };
-        let labels = sources.values().next().map(|s| s.labels_to_apply.clone()).unwrap_or_default();
-        if sources.is_empty() {
-            self.sources.remove(&name);
+        by: Kind,
+        spec: Option<&ProfileSpec>,
+        labels: impl Fn() -> Texts,
+    ) -> Option<Texts> {
+        if self.users.contains_key(name) {
+            self.dirty.insert(name.into());
         }
-        self.dirty.insert(name);
-        labels
+        let Some(spec) = spec else {
+            let sources = self.sources.get_mut(name)?;
+            let at = sources.iter().position(|source| source.kind == by)?;
+            sources.remove(at);
+            let next = sources.first_mut().map(|first| first.labels.take());
+            if next.is_none() {
+                self.sources.remove(name);
+            }
+            return match next {
+                // The one in force has no labels here, so there is nothing to take from it.
+                Some(None) => None,
+                Some(labels) => labels,
+                None => Some(Texts::new()),
+            };
+        };
+        if !self.sources.contains_key(name) {
+            self.sources.insert(name.into(), Sources::new());
+        }
+        let sources = self.sources.get_mut(name)?;
+        let new = Source::new(by, spec);
+        let at = sources.partition_point(|source| source.kind < by);
+        let own = || spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        if sources.get(at).is_some_and(|source| source.kind == by) {
+            sources[at] = new;
+        } else {
+            sources.insert(at, new);
+        }
+        if at > 0 {
+            sources[at].labels = Some(own());
+            return None;
+        }
+        if let Some(second) = sources.get_mut(1)
+            && second.labels.is_none()
+        {
+            second.labels = Some(labels());
+        }
+        Some(own())
     }
 
     /// An endpoint of this node began to list a profile.
@@ -484,15 +543,16 @@ impl Profiles {
     fn convert(
         &self,
         name: &Arc<str>,
-        definitions: &mut Vec<SetDefinition>,
+        definitions: &mut Vec<SetNeed>,
         problems: &mut Vec<Problem>,
     ) -> ProfileRules {
         let object = format!("Profile {name}");
-        let (ingress, egress) = if let Some(spec) = self.sources.get(name).and_then(|s| s.values().next()) {
-            let mut convert = |rules: &[Rule], direction| {
-                convert_rules(rules, direction, &object, "", definitions, problems)
+        let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
+            let mut convert = |at: usize, direction| {
+                let rules = source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack());
+                convert_rules(&rules, direction, &object, "", definitions, problems)
             };
-            (convert(&spec.ingress, "ingress"), convert(&spec.egress, "egress"))
+            (convert(0, "ingress"), convert(1, "egress"))
         } else {
             let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
             let bare: Vec<RuleSpec> =

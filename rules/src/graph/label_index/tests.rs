@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tortie_api::selector::Selector;
 
@@ -66,8 +66,14 @@ impl Model {
                 let labels = self.labels();
                 let parents: Vec<String> =
                     ["x", "y", "z"].into_iter().filter(|_| self.random(2) == 0).map(str::to_owned).collect();
-                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-                self.index.set_item(id, pairs, parents.iter().map(String::as_str), &mut out);
+                // Some of the labels are given.
+                let (own, given): (Vec<_>, Vec<_>) = labels
+                    .iter()
+                    .map(|(k, v)| (k.as_str(), v.as_str()))
+                    .partition(|(k, v)| *k != "b" || *v == "2");
+                let pairs = ItemLabels { own: own.into_iter(), given: given.into_iter() };
+                let parents_of = parents.iter().map(String::as_str);
+                self.index.set_item(id, pairs, parents_of, &|_| Vec::new(), &mut out);
                 self.items.insert(id, (labels, parents));
             }
             4 => {
@@ -89,7 +95,12 @@ impl Model {
                     self.reported.retain(|(_, s)| *s != id);
                 } else {
                     let selector = Selector::parse(SELECTORS[id as usize]).unwrap();
-                    self.index.add_selector(id, selector.expr(), &mut out);
+                    let items = self.index.add_selector(id, selector.expr());
+                    out.extend(items.into_iter().map(|item| MatchChange {
+                        item,
+                        selector: id,
+                        matched: true,
+                    }));
                     self.selectors.insert(id, selector);
                 }
             }
@@ -127,7 +138,7 @@ fn any_series_of_changes_ends_with_what_plain_evaluation_says() {
         let expected = model.expected();
         assert_eq!(model.reported, expected, "after step {step}");
         for id in model.selectors.keys() {
-            let items: Vec<ItemId> = model.index.items_of(*id).collect();
+            let items = model.index.items_of(*id);
             let wanted: Vec<ItemId> = expected.iter().filter(|(_, s)| s == id).map(|(i, _)| *i).collect();
             assert_eq!(items, wanted);
         }

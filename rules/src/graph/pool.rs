@@ -1,0 +1,110 @@
+//! Equal things kept once, as long as somebody uses them.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use super::slab::Slab;
+
+#[derive(Debug)]
+struct Entry<T> {
+    value: T,
+    users: u32,
+}
+
+/// Gives equal things one number.
+#[derive(Debug)]
+pub(crate) struct Pool<T> {
+    numbers: HashTable<u32>,
+    entries: Slab<Entry<T>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { numbers: HashTable::new(), entries: Slab::default() }
+    }
+}
+
+impl<T> Pool<T> {
+    /// The number of the thing that is `form`, with one more user; `make` makes it if it is new. Whether it is.
+    pub(crate) fn acquire<Q>(&mut self, form: &Q, make: impl FnOnce() -> T) -> (u32, bool)
+    where
+        T: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = FxBuildHasher.hash_one(form);
+        if let Some(number) = self.position(hash, form) {
+            self.entries[number].users += 1;
+            return (number, false);
+        }
+        let number = self.entries.add(Entry { value: make(), users: 1 });
+        let entries = &self.entries;
+        self.numbers
+            .insert_unique(hash, number, |n| FxBuildHasher.hash_one(Borrow::<Q>::borrow(&entries[*n].value)));
+        (number, true)
+    }
+
+    /// The number of the thing that is `form`.
+    pub(crate) fn find<Q>(&self, form: &Q) -> Option<u32>
+    where
+        T: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.position(FxBuildHasher.hash_one(form), form)
+    }
+
+    fn position<Q>(&self, hash: u64, form: &Q) -> Option<u32>
+    where
+        T: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.numbers.find(hash, |n| Borrow::<Q>::borrow(&self.entries[*n].value) == form).copied()
+    }
+
+    /// One more user of a thing that has some.
+    pub(crate) fn share(&mut self, number: u32) -> u32 {
+        self.entries[number].users += 1;
+        number
+    }
+
+    /// One user less. The thing, if that was the last.
+    pub(crate) fn release<Q>(&mut self, number: u32) -> Option<T>
+    where
+        T: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let entry = &mut self.entries[number];
+        entry.users -= 1;
+        if entry.users > 0 {
+            return None;
+        }
+        let hash = FxBuildHasher.hash_one(Borrow::<Q>::borrow(&entry.value));
+        if let Ok(found) = self.numbers.find_entry(hash, |n| *n == number) {
+            found.remove();
+        }
+        Some(self.entries.remove(number).value)
+    }
+
+    /// Things in use.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl<T> std::ops::Index<u32> for Pool<T> {
+    type Output = T;
+
+    fn index(&self, number: u32) -> &T {
+        &self.entries[number].value
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Pool<T> {
+    /// The parts that make things equal must stay as they are.
+    fn index_mut(&mut self, number: u32) -> &mut T {
+        &mut self.entries[number].value
+    }
+}
