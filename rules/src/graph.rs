@@ -24,6 +24,7 @@ mod label_index;
 mod labels;
 mod matcher;
 pub mod model;
+mod number_table;
 mod packed_rules;
 mod policies;
 mod pool;

@@ -150,17 +150,22 @@ fn side(
     };
     let parse = |text: &str| Selector::parse(text).map_err(|source| ConvertError::Selector { field, source });
     let not = entity.not_selector.as_ref().map(Selector::canonical);
-    let positive =
-        positive_selector(entity, namespace).map_err(|source| ConvertError::Selector { field, source })?;
-    let positive = match (positive, not) {
-        (Some(p), Some(n)) => Some(parse(&format!("({p}) && (!({n}))"))?),
-        (Some(p), None) => Some(parse(&p)?),
-        (None, Some(n)) => {
-            spec.not_sets.push(need(SetDefinition::Selected(parse(n)?)));
-            None
+    let join = || -> Result<Option<Selector>, ConvertError> {
+        let positive = positive_selector(entity, namespace)
+            .map_err(|source| ConvertError::Selector { field, source })?;
+        match (positive, not) {
+            (Some(p), Some(n)) => parse(&format!("({p}) && (!({n}))")).map(Some),
+            (Some(p), None) => parse(&p).map(Some),
+            (None, _) => Ok(None),
         }
-        (None, None) => None,
     };
+    let positive = match lone_selector(entity, namespace) {
+        Some(selector) => Some(selector.clone()),
+        None => join()?,
+    };
+    if let (None, Some(n)) = (&positive, not) {
+        spec.not_sets.push(need(SetDefinition::Selected(parse(n)?)));
+    }
     let named = |port: &str| SetDefinition::NamedPort {
         selector: positive.clone().unwrap_or_else(Selector::all),
         protocol: PortProtocol::of(protocol),
@@ -194,6 +199,16 @@ fn side(
         }
     }
     Ok(spec)
+}
+
+/// The selector of one side of a rule, where nothing is to be joined to it.
+fn lone_selector<'a>(entity: &'a EntityRule, namespace: &str) -> Option<&'a Selector> {
+    let EntityRule { selector, namespace_selector, service_accounts, not_selector, .. } = entity;
+    let is_alone = namespace.is_empty()
+        && namespace_selector.is_none()
+        && service_accounts.is_none()
+        && not_selector.is_none();
+    selector.as_ref().filter(|selector| is_alone && is_written(selector))
 }
 
 /// The selector for one side of a rule, but for `notSelector`. `None` when anything goes.

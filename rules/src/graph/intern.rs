@@ -1,10 +1,6 @@
 //! Keys of labels as small numbers. A cluster has few, and each is kept once, as long as somebody uses it.
 
-use std::hash::BuildHasher;
-
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-
+use super::number_table::{Digest, NumberTable};
 use super::slab::Slab;
 
 /// A key of the interner that made it.
@@ -20,20 +16,19 @@ struct Entry {
 /// Gives each distinct key a number.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
-    numbers: HashTable<u32>,
+    numbers: NumberTable,
     entries: Slab<Entry>,
 }
 
 impl Interner {
     /// The number of a key, new if need be. A new one is to be acquired, or it stays for ever.
     pub(crate) fn intern(&mut self, text: &str) -> KeyId {
-        let hash = FxBuildHasher.hash_one(text);
-        if let Some(number) = self.numbers.find(hash, |number| *self.entries[*number].text == *text) {
-            return KeyId(*number);
+        let digest = Digest::of(text);
+        if let Some(number) = self.numbers.find(digest, |number| *self.entries[number].text == *text) {
+            return KeyId(number);
         }
         let number = self.entries.add(Entry { text: text.into(), users: 0 });
-        let entries = &self.entries;
-        self.numbers.insert_unique(hash, number, |number| FxBuildHasher.hash_one(&*entries[*number].text));
+        self.numbers.insert(digest, number);
         KeyId(number)
     }
 
@@ -49,11 +44,8 @@ impl Interner {
         if entry.users > 0 {
             return false;
         }
-        let hash = FxBuildHasher.hash_one(&*entry.text);
-        if let Ok(found) = self.numbers.find_entry(hash, |number| *number == key.0) {
-            found.remove();
-        }
-        self.entries.remove(key.0);
+        let gone = self.entries.remove(key.0);
+        self.numbers.remove(Digest::of(&*gone.text), key.0);
         true
     }
 

@@ -64,9 +64,38 @@ struct Item {
 #[derive(Debug)]
 struct LabelSet {
     bytes: Box<[u8]>,
-    items: IdSet,
-    families: IdSet,
-    parents: IdSet,
+    /// Numbers of [`User`]s.
+    users: IdSet,
+}
+
+/// What has a set of labels.
+#[derive(Clone, Copy, Debug)]
+enum User {
+    Item(ItemId),
+    Family(FamilyId),
+    Parent(ParentId),
+}
+
+impl User {
+    /// Kinds of users.
+    const KINDS: u32 = 3;
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::Item(id) => id * Self::KINDS,
+            Self::Family(id) => id * Self::KINDS + 1,
+            Self::Parent(id) => id * Self::KINDS + 2,
+        }
+    }
+
+    const fn of(number: u32) -> Self {
+        let id = number / Self::KINDS;
+        match number % Self::KINDS {
+            0 => Self::Item(id),
+            1 => Self::Family(id),
+            _ => Self::Parent(id),
+        }
+    }
 }
 
 impl std::borrow::Borrow<[u8]> for LabelSet {
@@ -183,7 +212,7 @@ impl LabelIndex {
             }
             None => self.acquire_list(&[]),
         };
-        self.labels[labels].items.insert(id);
+        self.labels[labels].users.insert(User::Item(id).number());
         self.families[family].items.insert(id);
         self.items.insert(id, Item { labels, family, matched });
         self.rematch(id, out);
@@ -215,8 +244,8 @@ impl LabelIndex {
         if old == labels {
             self.release_labels(labels);
         } else {
-            self.labels[labels].parents.insert(parent);
-            self.labels[old].parents.remove(parent);
+            self.labels[labels].users.insert(User::Parent(parent).number());
+            self.labels[old].users.remove(User::Parent(parent).number());
             self.parents[parent].labels = labels;
             if self.is_asked_difference(old, labels) {
                 let families = self.parents[parent].families.iter();
@@ -324,12 +353,9 @@ impl LabelIndex {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         list.for_each(|(key, value)| labels::push(&mut buffer, self.keys.intern(key), value));
-        let (id, is_new) = self.labels.acquire(&buffer[..], || LabelSet {
-            bytes: buffer.as_slice().into(),
-            items: IdSet::default(),
-            families: IdSet::default(),
-            parents: IdSet::default(),
-        });
+        let (id, is_new) = self
+            .labels
+            .acquire(&buffer[..], || LabelSet { bytes: buffer.as_slice().into(), users: IdSet::default() });
         if is_new {
             for (key, value) in labels::iter(&buffer) {
                 self.keys.acquire(key);
@@ -364,7 +390,7 @@ impl LabelIndex {
             .families
             .acquire(&form[..], || Family { form: form.as_slice().into(), items: IdSet::default() });
         if is_new {
-            self.labels[form[0]].families.insert(id);
+            self.labels[form[0]].users.insert(User::Family(id).number());
             form[1..].iter().for_each(|parent| self.parents[*parent].families.insert(id));
         } else {
             self.release_labels(form[0]);
@@ -376,7 +402,7 @@ impl LabelIndex {
 
     fn release_family(&mut self, id: FamilyId) {
         let Some(gone) = self.families.release::<[u32]>(id) else { return };
-        self.labels[gone.given()].families.remove(id);
+        self.labels[gone.given()].users.remove(User::Family(id).number());
         self.release_labels(gone.given());
         for parent in gone.parents() {
             self.parents[*parent].families.remove(id);
@@ -392,13 +418,13 @@ impl LabelIndex {
         let labels = self.acquire_labels(known.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         let make = || Parent { name: name.into(), labels, families: IdSet::default() };
         let (id, _) = self.parents.acquire(name, make);
-        self.labels[labels].parents.insert(id);
+        self.labels[labels].users.insert(User::Parent(id).number());
         id
     }
 
     fn release_parent(&mut self, id: ParentId) {
         if let Some(gone) = self.parents.release::<str>(id) {
-            self.labels[gone.labels].parents.remove(id);
+            self.labels[gone.labels].users.remove(User::Parent(id).number());
             self.release_labels(gone.labels);
         }
     }
@@ -412,7 +438,7 @@ impl LabelIndex {
     }
 
     fn unlink(&mut self, id: ItemId, item: Item) {
-        self.labels[item.labels].items.remove(id);
+        self.labels[item.labels].users.remove(User::Item(id).number());
         self.release_labels(item.labels);
         self.families[item.family].items.remove(id);
         self.release_family(item.family);
@@ -540,11 +566,12 @@ impl LabelIndex {
         const LOOKED_AT: usize = 64;
         let of_family = |id| self.families[id].items.len();
         let of_parent = |id| self.parents[id].families.iter().map(of_family).sum::<usize>();
-        let of_labels = |id: LabelsId| -> usize {
-            let set = &self.labels[id];
-            let families = set.families.iter().map(of_family).sum::<usize>();
-            set.items.len() + families + set.parents.iter().map(of_parent).sum::<usize>()
+        let of_user = |number| match User::of(number) {
+            User::Item(_) => 1,
+            User::Family(id) => of_family(id),
+            User::Parent(id) => of_parent(id),
         };
+        let of_labels = |id: LabelsId| self.labels[id].users.iter().map(of_user).sum::<usize>();
         let of_holders = |holders: &IdSet| {
             let seen = holders.iter().take(LOOKED_AT).map(of_labels).sum::<usize>();
             if holders.len() > LOOKED_AT { seen * holders.len() / LOOKED_AT } else { seen }
@@ -558,13 +585,16 @@ impl LabelIndex {
             return self.items.iter().map(|(id, _)| id).collect();
         };
         let mut items = Vec::new();
-        let family = |items: &mut Vec<ItemId>, id: FamilyId| items.extend(self.families[id].items.iter());
         for id in holders.into_iter().flat_map(IdSet::iter) {
-            let set = &self.labels[id];
-            items.extend(set.items.iter());
-            set.families.iter().for_each(|id| family(&mut items, id));
-            for parent in set.parents.iter() {
-                self.parents[parent].families.iter().for_each(|id| family(&mut items, id));
+            for number in self.labels[id].users.iter() {
+                match User::of(number) {
+                    User::Item(id) => items.push(id),
+                    User::Family(id) => items.extend(self.families[id].items.iter()),
+                    User::Parent(id) => {
+                        let families = self.parents[id].families.iter();
+                        items.extend(families.flat_map(|id| self.families[id].items.iter()));
+                    }
+                }
             }
         }
         items.sort_unstable();

@@ -10,6 +10,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 use tortie_api::net::{IpVersion, Port, PortRange, Protocol};
 use tortie_api::policy::{
     Action, EntityRule, HttpMatch, HttpPath, Icmp, Rule, RuleMetadata, ServiceAccountMatch, ServiceMatch,
@@ -24,19 +25,39 @@ pub(crate) struct PackedRules(Box<[u8]>);
 
 impl PackedRules {
     pub(crate) fn new(rules: &[Rule]) -> Self {
-        let mut writer = Writer(Vec::new());
+        let mut writer = Writer(Vec::with_capacity(128 * rules.len()));
         rules.iter().for_each(|rule| writer.rule(rule));
         Self(writer.0.into())
     }
 
     /// The rules again.
-    pub(crate) fn unpack(&self) -> Vec<Rule> {
-        let mut reader = Reader(&self.0);
+    pub(crate) fn unpack(&self, parsed: &mut Parsed) -> Vec<Rule> {
+        let mut reader = Reader(&self.0, parsed);
         let mut rules = Vec::new();
         while !reader.0.is_empty() {
             rules.push(reader.rule().expect("what was packed can be unpacked"));
         }
         rules
+    }
+}
+
+/// Selectors that were unpacked before. Many policies ask for the same.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed(FxHashMap<Box<str>, Selector>);
+
+impl Parsed {
+    /// Enough for the policies of most nodes.
+    const MOST: usize = 4096;
+
+    fn selector(&mut self, text: &str) -> Option<Selector> {
+        if let Some(selector) = self.0.get(text) {
+            return Some(selector.clone());
+        }
+        let selector = Selector::parse(text).ok()?;
+        if self.0.len() < Self::MOST {
+            self.0.insert(text.into(), selector.clone());
+        }
+        Some(selector)
     }
 }
 
@@ -212,7 +233,7 @@ impl Writer {
 const PROTOCOLS: [Protocol; 6] =
     [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::IcmpV6, Protocol::Sctp, Protocol::UdpLite];
 
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a>(&'a [u8], &'a mut Parsed);
 
 /// What was read is not what was written.
 struct Unreadable;
@@ -314,7 +335,7 @@ impl Reader<'_> {
         let length = self.number()?;
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        Selector::parse(std::str::from_utf8(text).ok()?).ok()
+        self.1.selector(std::str::from_utf8(text).ok()?)
     }
 
     fn protocol(&mut self) -> Option<Protocol> {
@@ -382,8 +403,8 @@ spec:
         let Resource::NetworkPolicy(policy) = resource else { panic!("a network policy") };
         let rules = &policy.spec.ingress;
         assert_eq!(rules.len(), 5);
-        assert_eq!(PackedRules::new(rules).unpack(), *rules);
-        assert_eq!(PackedRules::new(&[]).unpack(), []);
+        assert_eq!(PackedRules::new(rules).unpack(&mut Parsed::default()), *rules);
+        assert_eq!(PackedRules::new(&[]).unpack(&mut Parsed::default()), []);
     }
 
     #[test]
@@ -391,7 +412,7 @@ spec:
         let selector = Some(Selector::parse(" ").unwrap());
         let source = EntityRule { selector, ..EntityRule::default() };
         let rule = Rule { source, ..Rule::new(Action::Allow) };
-        let unpacked = PackedRules::new(&[rule]).unpack();
+        let unpacked = PackedRules::new(&[rule]).unpack(&mut Parsed::default());
         assert_eq!(unpacked[0].source.selector.as_ref().map(Selector::source), Some(""));
     }
 }

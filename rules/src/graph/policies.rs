@@ -19,7 +19,7 @@ use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, Sel
 use super::model::{
     Event, PolicyKey, PolicyRef, PolicyRules, Problem, ProfileRules, RuleSpec, SetId, TierPolicies,
 };
-use super::packed_rules::PackedRules;
+use super::packed_rules::{PackedRules, Parsed};
 use super::sets::IpSets;
 use super::shared_selectors::SharedSelectors;
 
@@ -41,8 +41,8 @@ struct Entry {
     policy: Policy,
     /// Which endpoints, namespace included.
     selector: SelectorId,
-    active: Option<Active>,
-    problems: Vec<Problem>,
+    active: Option<Box<Active>>,
+    problems: Option<Box<[Problem]>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub(crate) struct Policies {
     entries: BTreeMap<PolicyKey, Box<Entry>>,
     selectors: SharedSelectors<PolicyKey>,
     tiers: BTreeMap<Arc<str>, Tier>,
+    /// Until the next flush.
+    parsed: Parsed,
     dirty: BTreeSet<PolicyKey>,
     published: BTreeSet<PolicyKey>,
     /// Endpoints whose policy list may have changed.
@@ -80,6 +82,7 @@ impl Policies {
             entries: BTreeMap::new(),
             selectors: SharedSelectors::default(),
             tiers: built_in.into(),
+            parsed: Parsed::default(),
             dirty: BTreeSet::new(),
             published: BTreeSet::new(),
             dirty_endpoints: BTreeSet::new(),
@@ -160,7 +163,7 @@ impl Policies {
         }
         let is_needed = !matched.is_empty() || policy.everywhere || !policy.notes.is_empty();
         self.dirty_endpoints.extend(matched);
-        let entry = Entry { policy, selector, active: None, problems: Vec::new() };
+        let entry = Entry { policy, selector, active: None, problems: None };
         self.entries.insert(key.clone(), Box::new(entry));
         if is_needed {
             self.refresh(key, sets);
@@ -253,6 +256,7 @@ impl Policies {
 
     /// Changed policies go to `added`, those no longer active to `gone`.
     pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
+        self.parsed = Parsed::default();
         for key in std::mem::take(&mut self.dirty) {
             match self.entries.get_mut(&key).and_then(|e| e.active.as_mut()) {
                 Some(active) => {
@@ -282,7 +286,7 @@ impl Policies {
                     entry.policy.tier
                 ),
             });
-            missing.into_iter().chain(entry.problems.iter().cloned())
+            missing.into_iter().chain(entry.problems.iter().flatten().cloned())
         })
     }
 
@@ -309,40 +313,34 @@ impl Policies {
     fn refresh(&mut self, key: &PolicyKey, sets: &mut IpSets) {
         let entry = self.entries.get_mut(key).expect("only known policies are refreshed");
         let old = entry.active.take();
-        entry.problems.clear();
-        entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
+        let noted = entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
             key: Some(key.resource_key()),
             field: field.clone(),
             message: message.clone(),
-        }));
+        });
+        let mut problems: Vec<Problem> = noted.collect();
         if self.selectors.is_matched(entry.selector) || entry.policy.everywhere {
             let mut definitions = Vec::new();
             let object = key.to_string();
             let mut convert = |rules: Option<&PackedRules>, direction| {
-                let rules = rules.map_or_else(Vec::new, PackedRules::unpack);
-                convert_rules(
-                    &rules,
-                    direction,
-                    &object,
-                    &key.namespace,
-                    &mut definitions,
-                    &mut entry.problems,
-                )
+                let rules = rules.map_or_else(Vec::new, |rules| rules.unpack(&mut self.parsed));
+                convert_rules(&rules, direction, &object, &key.namespace, &mut definitions, &mut problems)
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
-            entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
+            problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let (tier, everywhere) = (entry.policy.tier.clone(), entry.policy.everywhere);
             let rules = Some(Arc::new(PolicyRules { key: key.clone(), tier, ingress, egress, everywhere }));
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
-            entry.active = Some(Active { rules, sets });
+            entry.active = Some(Box::new(Active { rules, sets }));
         }
+        entry.problems = (!problems.is_empty()).then(|| problems.into());
         if old.is_some() || entry.active.is_some() {
             self.dirty.insert(key.clone());
         }
         // Only now, so that a set that stays in use never lacks a user.
-        old.iter().flat_map(|a| &a.sets).for_each(|id| sets.release(id));
+        old.iter().flat_map(|a| &*a.sets).for_each(|id| sets.release(id));
     }
 }
 
@@ -548,8 +546,10 @@ impl Profiles {
     ) -> ProfileRules {
         let object = format!("Profile {name}");
         let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
+            let mut parsed = Parsed::default();
             let mut convert = |at: usize, direction| {
-                let rules = source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack());
+                let rules =
+                    source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack(&mut parsed));
                 convert_rules(&rules, direction, &object, "", definitions, problems)
             };
             (convert(0, "ingress"), convert(1, "egress"))

@@ -1,11 +1,9 @@
 //! Equal things kept once, as long as somebody uses them.
 
 use std::borrow::Borrow;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-
+use super::number_table::{Digest, NumberTable};
 use super::slab::Slab;
 
 #[derive(Debug)]
@@ -17,13 +15,13 @@ struct Entry<T> {
 /// Gives equal things one number.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
-    numbers: HashTable<u32>,
+    numbers: NumberTable,
     entries: Slab<Entry<T>>,
 }
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {
-        Self { numbers: HashTable::new(), entries: Slab::default() }
+        Self { numbers: NumberTable::default(), entries: Slab::default() }
     }
 }
 
@@ -34,15 +32,13 @@ impl<T> Pool<T> {
         T: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = FxBuildHasher.hash_one(form);
-        if let Some(number) = self.position(hash, form) {
+        let digest = Digest::of(form);
+        if let Some(number) = self.position(digest, form) {
             self.entries[number].users += 1;
             return (number, false);
         }
         let number = self.entries.add(Entry { value: make(), users: 1 });
-        let entries = &self.entries;
-        self.numbers
-            .insert_unique(hash, number, |n| FxBuildHasher.hash_one(Borrow::<Q>::borrow(&entries[*n].value)));
+        self.numbers.insert(digest, number);
         (number, true)
     }
 
@@ -52,15 +48,15 @@ impl<T> Pool<T> {
         T: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.position(FxBuildHasher.hash_one(form), form)
+        self.position(Digest::of(form), form)
     }
 
-    fn position<Q>(&self, hash: u64, form: &Q) -> Option<u32>
+    fn position<Q>(&self, digest: Digest, form: &Q) -> Option<u32>
     where
         T: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.numbers.find(hash, |n| Borrow::<Q>::borrow(&self.entries[*n].value) == form).copied()
+        self.numbers.find(digest, |n| Borrow::<Q>::borrow(&self.entries[n].value) == form)
     }
 
     /// One more user of a thing that has some.
@@ -80,11 +76,9 @@ impl<T> Pool<T> {
         if entry.users > 0 {
             return None;
         }
-        let hash = FxBuildHasher.hash_one(Borrow::<Q>::borrow(&entry.value));
-        if let Ok(found) = self.numbers.find_entry(hash, |n| *n == number) {
-            found.remove();
-        }
-        Some(self.entries.remove(number).value)
+        let gone = self.entries.remove(number).value;
+        self.numbers.remove(Digest::of(Borrow::<Q>::borrow(&gone)), number);
+        Some(gone)
     }
 
     /// Things in use.

@@ -1,11 +1,7 @@
 //! Which endpoints there are, by name and by pod.
 
-use std::hash::BuildHasher;
-
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-
 use super::{ItemId, Place};
+use crate::graph::number_table::{Digest, NumberTable};
 use crate::graph::sets::Description;
 use crate::graph::slab::Pages;
 
@@ -54,12 +50,12 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Records {
     all: Pages<Record>,
-    by_name: HashTable<ItemId>,
-    by_pod: HashTable<ItemId>,
+    by_name: NumberTable,
+    by_pod: NumberTable,
 }
 
-fn hash(namespace: &str, name: &str) -> u64 {
-    FxBuildHasher.hash_one((namespace, name))
+fn digest(namespace: &str, name: &str) -> Digest {
+    Digest::of(&(namespace, name))
 }
 
 fn length(text: &str) -> u32 {
@@ -76,7 +72,7 @@ impl Records {
     }
 
     pub(super) fn find(&self, namespace: &str, name: &str) -> Option<ItemId> {
-        self.by_name.find(hash(namespace, name), |item| self.is_named(*item, namespace, name)).copied()
+        self.by_name.find(digest(namespace, name), |item| self.is_named(item, namespace, name))
     }
 
     pub(super) fn is_named(&self, item: ItemId, namespace: &str, name: &str) -> bool {
@@ -91,28 +87,22 @@ impl Records {
         let (has_document, is_item, rival) = (false, false, None);
         let record = Record { text, namespace_end, name_end, has_document, is_item, rival };
         self.all.insert(item, record);
-        let all = &self.all;
-        let rehash = |item: &ItemId| all.get(*item).map_or(0, |r| hash(r.namespace(), r.name()));
-        self.by_name.insert_unique(hash(namespace, name), item, rehash);
+        self.by_name.insert(digest(namespace, name), item);
         item
     }
 
     pub(super) fn remove(&mut self, item: ItemId) {
         self.remove_pod(item);
-        if let Some(record) = self.all.remove(item)
-            && let Ok(found) =
-                self.by_name.find_entry(hash(record.namespace(), record.name()), |other| *other == item)
-        {
-            found.remove();
+        if let Some(record) = self.all.remove(item) {
+            self.by_name.remove(digest(record.namespace(), record.name()), item);
         }
     }
 
     pub(super) fn of_pod(&self, namespace: &str, pod: &str) -> Option<ItemId> {
-        let is_it = |item: &ItemId| {
-            let record = self.get(*item);
+        self.by_pod.find(digest(namespace, pod), |item| {
+            let record = self.get(item);
             record.namespace() == namespace && record.pod() == pod
-        };
-        self.by_pod.find(hash(namespace, pod), is_it).copied()
+        })
     }
 
     pub(super) fn has_pod(&self, item: ItemId) -> bool {
@@ -127,10 +117,8 @@ impl Records {
         self.remove_pod(item);
         let record = self.get_mut(item);
         record.text = [record.id(), pod].concat().into();
-        let hash_of = hash(record.namespace(), pod);
-        let all = &self.all;
-        let rehash = |item: &ItemId| all.get(*item).map_or(0, |r| hash(r.namespace(), r.pod()));
-        self.by_pod.insert_unique(hash_of, item, rehash);
+        let digest = digest(record.namespace(), pod);
+        self.by_pod.insert(digest, item);
     }
 
     /// Notes that no pod makes an endpoint any more.
@@ -139,11 +127,8 @@ impl Records {
         if record.pod().is_empty() {
             return;
         }
-        if let Ok(found) =
-            self.by_pod.find_entry(hash(record.namespace(), record.pod()), |other| *other == item)
-        {
-            found.remove();
-        }
+        let digest = digest(record.namespace(), record.pod());
+        self.by_pod.remove(digest, item);
         let record = self.get_mut(item);
         record.text = record.id().into();
     }
