@@ -44,10 +44,10 @@ use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
 use self::contributors::Contributor;
 use self::endpoints::Endpoints;
-use self::label_index::ItemLabels;
+use self::label_index::{ItemLabels, Label};
 use self::model::{Event, PolicyKey, PolicyKind, Problem};
 use self::packed_rules::PackedRules;
-use self::policies::{Policies, Policy, Profiles, Tier};
+use self::policies::{Inherited, Policies, Policy, Profiles, Tier};
 use self::sets::{IpSets, ServiceBackends};
 
 /// What the graph must know beside the resources.
@@ -320,9 +320,21 @@ impl Graph {
 
     fn define_profile(&mut self, key: &Key, name: &str, spec: Option<&policy::ProfileSpec>) {
         let inherited = || self.sets.profile_labels(name);
-        let Some(labels) = self.profiles.define(name, key.kind, spec, inherited) else { return };
-        self.sets.set_profile_labels(name, pairs(&labels));
-        self.policies.set_profile_labels(name, pairs(&labels), &mut self.sets);
+        match (self.profiles.define(name, key.kind, spec, inherited), spec) {
+            (Inherited::Own, Some(spec)) => {
+                let labels = spec.labels_to_apply.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                self.set_profile_labels(name, labels);
+            }
+            (Inherited::Other(labels), _) => {
+                self.set_profile_labels(name, labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+            }
+            (Inherited::Own | Inherited::Same, _) => {}
+        }
+    }
+
+    fn set_profile_labels<'a>(&mut self, name: &str, labels: impl Iterator<Item = Label<'a>> + Clone) {
+        self.sets.set_profile_labels(name, labels.clone());
+        self.policies.set_profile_labels(name, labels, &mut self.sets);
     }
 
     fn set_network_set(&mut self, key: &Key, labels: &BTreeMap<String, String>, nets: &[IpNet]) {
@@ -382,10 +394,6 @@ impl Graph {
         let endpoints = &mut self.endpoints;
         *self.items.entry(key.clone()).or_insert_with(|| endpoints.next_item())
     }
-}
-
-fn pairs(labels: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
-    labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))
 }
 
 /// The rules of one direction, if the policy applies to it. Without types it applies to both.

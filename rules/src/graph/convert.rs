@@ -278,7 +278,11 @@ pub(crate) fn global_policy_selector(
     namespaces: Option<&Selector>,
     service_accounts: Option<&Selector>,
 ) -> Result<Selector, SelectorError> {
-    let own = selector.map_or_else(|| Selector::all().canonical().to_owned(), |s| s.canonical().to_owned());
+    let own = selector.cloned().unwrap_or_else(Selector::all);
+    if !namespaces.is_some_and(is_written) && !service_accounts.is_some_and(is_written) {
+        return Ok(own);
+    }
+    let own = own.canonical().to_owned();
     let own = match namespaces.filter(|s| is_written(s)).map(namespace_clause).transpose()? {
         Some(clause) => format!("({own}) && {clause}"),
         None => own,

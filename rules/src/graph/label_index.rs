@@ -14,10 +14,12 @@
 //! family, then those of the parents (profiles) in order; a parent's change is looked at for its children only.
 
 mod anchors;
+mod kept;
 
 use tortie_api::selector::Expr;
 
 use self::anchors::{Anchor, Anchors};
+use self::kept::{Family, Item, LabelSet, Parent, User};
 use super::id_set::IdSet;
 use super::intern::{Interner, KeyId};
 use super::labels;
@@ -51,94 +53,6 @@ pub(crate) struct MatchChange {
     pub(crate) item: ItemId,
     pub(crate) selector: SelectorId,
     pub(crate) matched: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Item {
-    labels: LabelsId,
-    family: FamilyId,
-    matched: ListId,
-}
-
-/// Labels of items, of families, of parents.
-#[derive(Debug)]
-struct LabelSet {
-    bytes: Box<[u8]>,
-    /// Numbers of [`User`]s.
-    users: IdSet,
-}
-
-/// What has a set of labels.
-#[derive(Clone, Copy, Debug)]
-enum User {
-    Item(ItemId),
-    Family(FamilyId),
-    Parent(ParentId),
-}
-
-impl User {
-    /// Kinds of users.
-    const KINDS: u32 = 3;
-
-    const fn number(self) -> u32 {
-        match self {
-            Self::Item(id) => id * Self::KINDS,
-            Self::Family(id) => id * Self::KINDS + 1,
-            Self::Parent(id) => id * Self::KINDS + 2,
-        }
-    }
-
-    const fn of(number: u32) -> Self {
-        let id = number / Self::KINDS;
-        match number % Self::KINDS {
-            0 => Self::Item(id),
-            1 => Self::Family(id),
-            _ => Self::Parent(id),
-        }
-    }
-}
-
-impl std::borrow::Borrow<[u8]> for LabelSet {
-    fn borrow(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// What items inherit.
-#[derive(Debug)]
-struct Family {
-    /// The labels that are given to all, then the parents in order.
-    form: Box<[u32]>,
-    items: IdSet,
-}
-
-impl Family {
-    fn given(&self) -> LabelsId {
-        self.form[0]
-    }
-
-    fn parents(&self) -> &[ParentId] {
-        &self.form[1..]
-    }
-}
-
-impl std::borrow::Borrow<[u32]> for Family {
-    fn borrow(&self) -> &[u32] {
-        &self.form
-    }
-}
-
-#[derive(Debug)]
-struct Parent {
-    name: Box<str>,
-    labels: LabelsId,
-    families: IdSet,
-}
-
-impl std::borrow::Borrow<str> for Parent {
-    fn borrow(&self) -> &str {
-        &self.name
-    }
 }
 
 #[derive(Debug)]
@@ -349,94 +263,6 @@ impl LabelIndex {
         [self.keys.len(), labels, families, self.parents.len(), self.lists.len()]
     }
 
-    fn acquire_labels<'a>(&mut self, list: impl Iterator<Item = Label<'a>>) -> LabelsId {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        list.for_each(|(key, value)| labels::push(&mut buffer, self.keys.intern(key), value));
-        let (id, is_new) = self
-            .labels
-            .acquire(&buffer[..], || LabelSet { bytes: buffer.as_slice().into(), users: IdSet::default() });
-        if is_new {
-            for (key, value) in labels::iter(&buffer) {
-                self.keys.acquire(key);
-                self.anchors.add_holder(key, value, id);
-            }
-        }
-        self.buffer = buffer;
-        id
-    }
-
-    fn release_labels(&mut self, id: LabelsId) {
-        let Some(gone) = self.labels.release::<[u8]>(id) else { return };
-        for (key, value) in labels::iter(&gone.bytes) {
-            self.anchors.remove_holder(key, value, id);
-            if self.keys.release(key) {
-                self.anchors.forget(key);
-            }
-        }
-    }
-
-    fn acquire_family<'a>(
-        &mut self,
-        given: impl Iterator<Item = Label<'a>>,
-        parents: impl Iterator<Item = &'a str>,
-        labels_of: LabelsOf<'_>,
-    ) -> FamilyId {
-        let mut form = std::mem::take(&mut self.form);
-        form.clear();
-        form.push(self.acquire_labels(given));
-        parents.for_each(|name| form.push(self.acquire_parent(name, labels_of)));
-        let (id, is_new) = self
-            .families
-            .acquire(&form[..], || Family { form: form.as_slice().into(), items: IdSet::default() });
-        if is_new {
-            self.labels[form[0]].users.insert(User::Family(id).number());
-            form[1..].iter().for_each(|parent| self.parents[*parent].families.insert(id));
-        } else {
-            self.release_labels(form[0]);
-            form[1..].iter().for_each(|parent| self.release_parent(*parent));
-        }
-        self.form = form;
-        id
-    }
-
-    fn release_family(&mut self, id: FamilyId) {
-        let Some(gone) = self.families.release::<[u32]>(id) else { return };
-        self.labels[gone.given()].users.remove(User::Family(id).number());
-        self.release_labels(gone.given());
-        for parent in gone.parents() {
-            self.parents[*parent].families.remove(id);
-            self.release_parent(*parent);
-        }
-    }
-
-    fn acquire_parent(&mut self, name: &str, labels_of: LabelsOf<'_>) -> ParentId {
-        if let Some(id) = self.parents.find(name) {
-            return self.parents.share(id);
-        }
-        let known = labels_of(name);
-        let labels = self.acquire_labels(known.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        let make = || Parent { name: name.into(), labels, families: IdSet::default() };
-        let (id, _) = self.parents.acquire(name, make);
-        self.labels[labels].users.insert(User::Parent(id).number());
-        id
-    }
-
-    fn release_parent(&mut self, id: ParentId) {
-        if let Some(gone) = self.parents.release::<str>(id) {
-            self.labels[gone.labels].users.remove(User::Parent(id).number());
-            self.release_labels(gone.labels);
-        }
-    }
-
-    fn acquire_list(&mut self, list: &[SelectorId]) -> ListId {
-        self.lists.acquire(list, || list.into()).0
-    }
-
-    fn release_list(&mut self, id: ListId) {
-        self.lists.release::<[SelectorId]>(id);
-    }
-
     fn unlink(&mut self, id: ItemId, item: Item) {
         self.labels[item.labels].users.remove(User::Item(id).number());
         self.release_labels(item.labels);
@@ -510,27 +336,23 @@ impl LabelIndex {
 
     /// Replaces the lists of matched selectors of items.
     fn relist(&mut self, items: &[ItemId], change: impl Fn(&[SelectorId]) -> Vec<SelectorId>) {
-        // Items that match the same mostly stand in a row.
-        let mut last: Option<(ListId, ListId)> = None;
-        for id in items {
-            let Some(old) = self.items.get(*id).map(|item| item.matched) else { continue };
-            let new = match last {
-                Some((from, to)) if from == old => self.lists.share(to),
-                _ => {
-                    let list = change(&self.lists[old]);
-                    self.acquire_list(&list)
+        let list_of = |items: &Pages<Item>, id: ItemId| items.get(id).map(|item| item.matched);
+        let mut rest = items;
+        while let Some(old) = rest.first().and_then(|first| list_of(&self.items, *first)) {
+            // Items that match the same mostly stand in a row.
+            let length = rest.iter().take_while(|id| list_of(&self.items, **id) == Some(old)).count();
+            let (run, others) = rest.split_at(length);
+            rest = others;
+            let list = change(&self.lists[old]);
+            let new = self.acquire_list(&list);
+            for id in run {
+                if let Some(item) = self.items.get_mut(*id) {
+                    item.matched = new;
                 }
-            };
-            if let Some((_, to)) = last.replace((old, self.lists.share(new))) {
-                self.release_list(to);
             }
-            if let Some(item) = self.items.get_mut(*id) {
-                item.matched = new;
-            }
+            // The first user of the new list is counted already, and the last of the old one releases it.
+            self.lists.pass_on(old, new, length - 1);
             self.release_list(old);
-        }
-        if let Some((_, to)) = last {
-            self.release_list(to);
         }
     }
 

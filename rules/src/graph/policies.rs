@@ -397,6 +397,16 @@ struct Source {
     labels: Option<Texts>,
 }
 
+/// The labels that a profile gives after a change.
+#[derive(Debug)]
+pub(crate) enum Inherited {
+    /// Those that it gave before.
+    Same,
+    /// Those of the definition that came.
+    Own,
+    Other(Texts),
+}
+
 impl Source {
     fn new(kind: Kind, spec: &ProfileSpec) -> Self {
         let has_rules = !spec.ingress.is_empty() || !spec.egress.is_empty();
@@ -422,55 +432,55 @@ pub(crate) struct Profiles {
 const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 
 impl Profiles {
-    /// Adds, changes or removes what one object says of a profile. Returns the labels that are inherited from now
-    /// on, if they may be others than those of `labels`, which are inherited so far.
+    /// Adds, changes or removes what one object says of a profile. Returns what is inherited from now on; `labels`
+    /// are those that are inherited so far.
     pub(crate) fn define(
         &mut self,
         name: &str,
         by: Kind,
         spec: Option<&ProfileSpec>,
         labels: impl Fn() -> Texts,
-    ) -> Option<Texts> {
+    ) -> Inherited {
         if self.users.contains_key(name) {
             self.dirty.insert(name.into());
         }
-        let Some(spec) = spec else {
-            let sources = self.sources.get_mut(name)?;
-            let at = sources.iter().position(|source| source.kind == by)?;
-            sources.remove(at);
-            let next = sources.first_mut().map(|first| first.labels.take());
-            if next.is_none() {
-                self.sources.remove(name);
-            }
-            return match next {
-                // The one in force has no labels here, so there is nothing to take from it.
-                Some(None) => None,
-                Some(labels) => labels,
-                None => Some(Texts::new()),
-            };
-        };
+        let Some(spec) = spec else { return self.undefine(name, by) };
         if !self.sources.contains_key(name) {
             self.sources.insert(name.into(), Sources::new());
         }
-        let sources = self.sources.get_mut(name)?;
-        let new = Source::new(by, spec);
+        let sources = self.sources.get_mut(name).expect("inserted above");
+        let mut new = Source::new(by, spec);
         let at = sources.partition_point(|source| source.kind < by);
-        let own = || spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        if at > 0 {
+            let own = spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone()));
+            new.labels = Some(own.collect());
+        }
         if sources.get(at).is_some_and(|source| source.kind == by) {
             sources[at] = new;
         } else {
             sources.insert(at, new);
         }
         if at > 0 {
-            sources[at].labels = Some(own());
-            return None;
+            return Inherited::Same;
         }
         if let Some(second) = sources.get_mut(1)
             && second.labels.is_none()
         {
             second.labels = Some(labels());
         }
-        Some(own())
+        Inherited::Own
+    }
+
+    fn undefine(&mut self, name: &str, by: Kind) -> Inherited {
+        let Some(sources) = self.sources.get_mut(name) else { return Inherited::Same };
+        let Some(at) = sources.iter().position(|source| source.kind == by) else { return Inherited::Same };
+        sources.remove(at);
+        if let Some(first) = sources.first_mut() {
+            // The one in force has no labels here, so there is nothing to take from it.
+            return first.labels.take().map_or(Inherited::Same, Inherited::Other);
+        }
+        self.sources.remove(name);
+        Inherited::Other(Texts::new())
     }
 
     /// An endpoint of this node began to list a profile.

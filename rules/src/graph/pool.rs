@@ -65,6 +65,13 @@ impl<T> Pool<T> {
         number
     }
 
+    /// Users of one thing use another from now on; at least one of the former stays.
+    pub(crate) fn pass_on(&mut self, from: u32, to: u32, users: usize) {
+        let users = u32::try_from(users).expect("fewer than 2^32 users");
+        self.entries[from].users -= users;
+        self.entries[to].users += users;
+    }
+
     /// One user less. The thing, if that was the last.
     pub(crate) fn release<Q>(&mut self, number: u32) -> Option<T>
     where
