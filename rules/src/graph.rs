@@ -28,6 +28,7 @@ mod number_table;
 mod packed_rules;
 mod policies;
 mod pool;
+mod profiles;
 mod sets;
 mod shared_selectors;
 mod slab;
@@ -47,7 +48,8 @@ use self::endpoints::Endpoints;
 use self::label_index::{ItemLabels, Label};
 use self::model::{Event, PolicyKey, PolicyKind, Problem};
 use self::packed_rules::PackedRules;
-use self::policies::{Inherited, Policies, Policy, Profiles, Tier};
+use self::policies::{Policies, Policy, Tier};
+use self::profiles::{Inherited, Profiles};
 use self::sets::{IpSets, ServiceBackends};
 
 /// What the graph must know beside the resources.

@@ -21,7 +21,8 @@ use self::records::{Records, Rival};
 use super::contributors::{Contributor, NamedPort};
 use super::label_index::{ItemId, ItemLabels, Label, SelectorId};
 use super::model::{Event, LocalEndpoint, Problem, TierPolicies};
-use super::policies::{Policies, Profiles};
+use super::policies::Policies;
+use super::profiles::Profiles;
 use super::sets::{Description, IpSets};
 use super::slab::Numbers;
 

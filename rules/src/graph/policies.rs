@@ -1,4 +1,4 @@
-//! Policies, tiers and profiles: which are active on this node, and in which order they apply.
+//! Policies and tiers: which are active on this node, and in which order they apply.
 //!
 //! A policy is active while it selects an endpoint of this node; then its rules are converted and hold their
 //! ip sets. The order of an endpoint's policies is worked out when the endpoint is put out.
@@ -7,18 +7,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
-use tortie_api::Kind;
-use tortie_api::convert::{NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX};
-use tortie_api::policy::{Action, BUILT_IN_TIERS, DefaultAction, ProfileSpec, Rule};
+use tortie_api::policy::{Action, BUILT_IN_TIERS, DefaultAction, Rule};
 use tortie_api::selector::Selector;
 
 use super::convert::{self, SetNeed};
-use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId, Texts};
-use super::model::{
-    Event, PolicyKey, PolicyRef, PolicyRules, Problem, ProfileRules, RuleSpec, SetId, TierPolicies,
-};
+use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId};
+use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, RuleSpec, SetId, TierPolicies};
 use super::packed_rules::{PackedRules, Parsed};
 use super::sets::IpSets;
 use super::shared_selectors::SharedSelectors;
@@ -344,7 +338,7 @@ impl Policies {
     }
 }
 
-fn convert_rules(
+pub(crate) fn convert_rules(
     rules: &[Rule],
     direction: &str,
     object: &str,
@@ -381,194 +375,5 @@ fn fail_closed(rule: &Rule) -> Option<RuleSpec> {
             let bare = Rule { ip_version: rule.ip_version, ..Rule::new(Action::Deny) };
             convert::rule(&bare, "", &mut Vec::new()).ok()
         }
-    }
-}
-
-/// What defines a profile, sorted: a Profile document comes before what a Namespace or ServiceAccount implies, of
-/// which there can only be one each.
-type Sources = SmallVec<[Source; 1]>;
-
-#[derive(Debug)]
-struct Source {
-    kind: Kind,
-    /// Ingress and egress, if there are any.
-    rules: Option<Box<[PackedRules; 2]>>,
-    /// Only while another one is in force: its labels are in the label index.
-    labels: Option<Texts>,
-}
-
-/// The labels that a profile gives after a change.
-#[derive(Debug)]
-pub(crate) enum Inherited {
-    /// Those that it gave before.
-    Same,
-    /// Those of the definition that came.
-    Own,
-    Other(Texts),
-}
-
-impl Source {
-    fn new(kind: Kind, spec: &ProfileSpec) -> Self {
-        let has_rules = !spec.ingress.is_empty() || !spec.egress.is_empty();
-        let rules =
-            has_rules.then(|| Box::new([&spec.ingress, &spec.egress].map(|rules| PackedRules::new(rules))));
-        Self { kind, rules, labels: None }
-    }
-}
-
-/// Profiles: rules that apply where no tier decides, and labels for their endpoints.
-#[derive(Debug, Default)]
-pub(crate) struct Profiles {
-    sources: FxHashMap<Box<str>, Sources>,
-    /// Profiles that endpoints of this node list, with the number of those endpoints.
-    users: BTreeMap<Arc<str>, u32>,
-    held: BTreeMap<Arc<str>, Vec<SetId>>,
-    dirty: BTreeSet<Arc<str>>,
-    published: BTreeMap<Arc<str>, Arc<ProfileRules>>,
-    problems: BTreeMap<Arc<str>, Vec<Problem>>,
-}
-
-/// The profile that allows everything, which exists in every cluster.
-const ALLOW_PROFILE: &str = "projectcalico-default-allow";
-
-impl Profiles {
-    /// Adds, changes or removes what one object says of a profile. Returns what is inherited from now on; `labels`
-    /// are those that are inherited so far.
-    pub(crate) fn define(
-        &mut self,
-        name: &str,
-        by: Kind,
-        spec: Option<&ProfileSpec>,
-        labels: impl Fn() -> Texts,
-    ) -> Inherited {
-        if self.users.contains_key(name) {
-            self.dirty.insert(name.into());
-        }
-        let Some(spec) = spec else { return self.undefine(name, by) };
-        if !self.sources.contains_key(name) {
-            self.sources.insert(name.into(), Sources::new());
-        }
-        let sources = self.sources.get_mut(name).expect("inserted above");
-        let mut new = Source::new(by, spec);
-        let at = sources.partition_point(|source| source.kind < by);
-        if at > 0 {
-            let own = spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone()));
-            new.labels = Some(own.collect());
-        }
-        if sources.get(at).is_some_and(|source| source.kind == by) {
-            sources[at] = new;
-        } else {
-            sources.insert(at, new);
-        }
-        if at > 0 {
-            return Inherited::Same;
-        }
-        if let Some(second) = sources.get_mut(1)
-            && second.labels.is_none()
-        {
-            second.labels = Some(labels());
-        }
-        Inherited::Own
-    }
-
-    fn undefine(&mut self, name: &str, by: Kind) -> Inherited {
-        let Some(sources) = self.sources.get_mut(name) else { return Inherited::Same };
-        let Some(at) = sources.iter().position(|source| source.kind == by) else { return Inherited::Same };
-        sources.remove(at);
-        if let Some(first) = sources.first_mut() {
-            // The one in force has no labels here, so there is nothing to take from it.
-            return first.labels.take().map_or(Inherited::Same, Inherited::Other);
-        }
-        self.sources.remove(name);
-        Inherited::Other(Texts::new())
-    }
-
-    /// An endpoint of this node began to list a profile.
-    pub(crate) fn acquire(&mut self, name: &Arc<str>) {
-        *self.users.entry(name.clone()).or_insert(0) += 1;
-        self.dirty.insert(name.clone());
-    }
-
-    /// An endpoint of this node ceased to list a profile.
-    pub(crate) fn release(&mut self, name: &Arc<str>) {
-        if let Some(users) = self.users.get_mut(name) {
-            *users -= 1;
-            if *users == 0 {
-                self.users.remove(name);
-            }
-        }
-        self.dirty.insert(name.clone());
-    }
-
-    /// Converts what changed, so that its ip sets are known before they are flushed.
-    pub(crate) fn prepare(&mut self, sets: &mut IpSets, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
-        for name in std::mem::take(&mut self.dirty) {
-            let old = self.held.remove(&name).unwrap_or_default();
-            if self.users.contains_key(&name) {
-                let mut definitions = Vec::new();
-                let mut problems = Vec::new();
-                let rules = Arc::new(self.convert(&name, &mut definitions, &mut problems));
-                self.problems.insert(name.clone(), problems);
-                let ids = definitions.iter().map(|d| sets.acquire(d)).collect();
-                self.held.insert(name.clone(), ids);
-                if self.published.get(&name) != Some(&rules) {
-                    self.published.insert(name, rules.clone());
-                    added.push(Event::Profile(rules));
-                }
-            } else if self.published.remove(&name).is_some() {
-                self.problems.remove(&name);
-                gone.push(Event::ProfileGone(name));
-            }
-            old.iter().for_each(|id| sets.release(id));
-        }
-    }
-
-    /// What cannot be followed to the letter.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        // A service account's profile has no rules anyway: its absence changes nothing.
-        let is_missed = |name: &str| {
-            !self.sources.contains_key(name)
-                && name != ALLOW_PROFILE
-                && !name.starts_with(SERVICE_ACCOUNT_PROFILE_PREFIX)
-        };
-        let missing = self.users.keys().filter(move |name| is_missed(name)).map(|name| Problem {
-            object: format!("Profile {name}"),
-            key: None,
-            field: "spec".to_owned(),
-            message: match name.strip_prefix(NAMESPACE_PROFILE_PREFIX) {
-                Some(namespace) => {
-                    format!("there is no namespace {namespace:?}; its profile denies everything")
-                }
-                None => {
-                    "an endpoint lists this profile, which does not exist; it denies everything".to_owned()
-                }
-            },
-        });
-        missing.chain(self.problems.values().flatten().cloned())
-    }
-
-    /// A profile that is listed but unknown denies everything.
-    fn convert(
-        &self,
-        name: &Arc<str>,
-        definitions: &mut Vec<SetNeed>,
-        problems: &mut Vec<Problem>,
-    ) -> ProfileRules {
-        let object = format!("Profile {name}");
-        let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
-            let mut parsed = Parsed::default();
-            let mut convert = |at: usize, direction| {
-                let rules =
-                    source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack(&mut parsed));
-                convert_rules(&rules, direction, &object, "", definitions, problems)
-            };
-            (convert(0, "ingress"), convert(1, "egress"))
-        } else {
-            let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
-            let bare: Vec<RuleSpec> =
-                convert::rule(&Rule::new(action), "", definitions).into_iter().collect();
-            (bare.clone(), bare)
-        };
-        ProfileRules { name: name.clone(), ingress, egress }
     }
 }

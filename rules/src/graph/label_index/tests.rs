@@ -148,3 +148,46 @@ fn any_series_of_changes_ends_with_what_plain_evaluation_says() {
         }
     }
 }
+
+fn put(index: &mut LabelIndex, id: ItemId, own: &[Label<'_>]) {
+    let labels = ItemLabels { own: own.iter().copied(), given: std::iter::empty() };
+    index.set_item(id, labels, std::iter::empty(), &|_| Vec::new(), &mut Vec::new());
+}
+
+/// Selectors that were evaluated in vain while `work` was done.
+fn misses(index: &mut LabelIndex, work: impl FnOnce(&mut LabelIndex)) -> u32 {
+    let sum = |index: &LabelIndex| index.selectors.iter().map(|(_, s)| s.misses).sum::<u32>();
+    let before = sum(index);
+    work(index);
+    sum(index) - before
+}
+
+#[test]
+fn selectors_that_come_before_the_items_do_not_all_stand_at_the_label_that_they_share() {
+    let mut index = LabelIndex::default();
+    for i in 0..1000 {
+        let selector = Selector::parse(&format!("shared == 'x' && has(own-{i})")).unwrap();
+        index.add_selector(i, selector.expr());
+    }
+    let in_vain = misses(&mut index, |index| put(index, 0, &[("own-7", "y"), ("shared", "x")]));
+    assert!(in_vain <= 1, "{in_vain} of 1000 selectors were evaluated in vain");
+    assert_eq!(index.selectors_of(0), [7]);
+}
+
+#[test]
+fn an_anchor_that_has_become_bad_is_left() {
+    let mut index = LabelIndex::default();
+    // When the selectors come, their own labels are everywhere and the shared one is nowhere.
+    let keys: Vec<String> = (0..50).map(|i| format!("own-{i}")).collect();
+    let all: Vec<Label<'_>> = keys.iter().map(|key| (key.as_str(), "y")).collect();
+    (0..10).for_each(|id| put(&mut index, id, &all));
+    for (i, key) in (0..).zip(&keys) {
+        let selector = Selector::parse(&format!("shared == 'x' && has({key})")).unwrap();
+        index.add_selector(i, selector.expr());
+    }
+    // Then it is the other way round.
+    (0..10).for_each(|id| put(&mut index, id, &[]));
+    (10..500).for_each(|id| put(&mut index, id, &[("shared", "x")]));
+    let in_vain = misses(&mut index, |index| put(index, 500, &[("shared", "x")]));
+    assert_eq!(in_vain, 0);
+}
