@@ -16,6 +16,8 @@
 mod anchors;
 mod kept;
 
+use std::cell::Cell;
+
 use tortie_api::selector::Expr;
 
 use self::anchors::{Anchor, Anchors};
@@ -211,7 +213,7 @@ impl LabelIndex {
         });
         let anchor = self.choose(&matcher);
         let mut items = self.items_at(&anchor);
-        items.retain(|item| self.evaluate(&matcher, *item));
+        self.retain_matching(&matcher, &mut items);
         self.anchors.add(&anchor, id);
         self.selectors.insert(id, Indexed { matcher, anchor, misses: 0, patience: PATIENCE });
         self.relist(&items, |list| match list.binary_search(&id) {
@@ -275,6 +277,29 @@ impl LabelIndex {
         let family = &self.families[item.family];
         let parents = family.parents().iter().map(|parent| self.parents[*parent].labels);
         [item.labels, family.given()].into_iter().chain(parents).map(|id| &*self.labels[id].bytes)
+    }
+
+    /// Leaves the items that match. Of those with equal labels only the first is looked at, where its own labels
+    /// answer all that is asked.
+    fn retain_matching(&self, matcher: &Matcher, items: &mut Vec<ItemId>) {
+        let mut last: Option<(LabelsId, bool)> = None;
+        items.retain(|id| {
+            let Some(item) = self.items.get(*id).copied() else { return false };
+            if let Some((labels, is_match)) = last
+                && labels == item.labels
+            {
+                return is_match;
+            }
+            let is_inherited = Cell::new(false);
+            let is_match = matcher.matches(&|key| {
+                labels::find(&self.labels[item.labels].bytes, key).or_else(|| {
+                    is_inherited.set(true);
+                    self.label_sets(item).skip(1).find_map(|bytes| labels::find(bytes, key))
+                })
+            });
+            last = (!is_inherited.get()).then_some((item.labels, is_match));
+            is_match
+        });
     }
 
     fn evaluate(&self, matcher: &Matcher, id: ItemId) -> bool {
