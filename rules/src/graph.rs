@@ -14,18 +14,27 @@
 //! to what changes. [`Graph::flush`] puts out what changed since the last flush, in an order that can be
 //! applied one by one. Nothing is computed anew from scratch.
 
+mod contributors;
 mod convert;
+mod counted;
 mod cover;
 mod endpoints;
 mod host_endpoints;
+mod id_set;
 mod intern;
 mod label_index;
+mod labels;
 mod matcher;
 pub mod model;
+mod number_table;
+mod packed_rules;
 mod policies;
 mod policy_kinds;
+mod pool;
 mod profiles;
 mod sets;
+mod shared_selectors;
+mod slab;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -36,13 +45,15 @@ use tortie_api::labels::NAMESPACE_LABEL;
 use tortie_api::resource::{Object, Resource};
 use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
+use self::contributors::Contributor;
 use self::endpoints::Endpoints;
 use self::host_endpoints::HostEndpoints;
+use self::label_index::{ItemLabels, Label};
 use self::model::{Event, Problem};
 use self::policies::{Policies, Tier};
 use self::policy_kinds::policy_key;
-use self::profiles::Profiles;
-use self::sets::{Contributor, IpSets, ServiceBackends};
+use self::profiles::{Inherited, Profiles};
+use self::sets::{IpSets, ServiceBackends};
 
 /// What the graph must know beside the resources.
 #[derive(Clone, Debug)]
@@ -174,6 +185,7 @@ impl Graph {
                 }
                 if let Some(item) = self.items.remove(key) {
                     self.sets.remove_item(item);
+                    self.endpoints.give_back_item(item);
                 }
             }
             Kind::Pod | Kind::WorkloadEndpoint => self.remove_workload(key),
@@ -234,6 +246,12 @@ impl Graph {
         problems
     }
 
+    /// How many things of each kind are kept for items: of all, of this node's.
+    #[cfg(test)]
+    fn sizes(&self) -> Vec<usize> {
+        [self.sets.sizes(), self.policies.sizes()].concat()
+    }
+
     fn pools_event(&self) -> Event {
         let collect = |nat_only: bool| -> Vec<IpNet> {
             let nets: BTreeSet<IpNet> =
@@ -255,22 +273,35 @@ impl Graph {
     }
 
     fn set_profile(&mut self, key: &Key, profile: &Object<policy::ProfileSpec>) {
-        self.define_profile(key, &profile.metadata.name, Some(profile.spec.clone()));
+        self.define_profile(key, &profile.metadata.name, Some(&profile.spec));
     }
 
-    fn define_profile(&mut self, key: &Key, name: &str, spec: Option<policy::ProfileSpec>) {
-        let labels = self.profiles.define(name, key, spec);
-        self.sets.set_profile_labels(name, pairs(&labels));
-        self.policies.set_profile_labels(name, pairs(&labels), &mut self.sets);
+    fn define_profile(&mut self, key: &Key, name: &str, spec: Option<&policy::ProfileSpec>) {
+        let inherited = || self.sets.profile_labels(name);
+        match (self.profiles.define(name, key.kind, spec, inherited), spec) {
+            (Inherited::Own, Some(spec)) => {
+                let labels = spec.labels_to_apply.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                self.set_profile_labels(name, labels);
+            }
+            (Inherited::Other(labels), _) => {
+                self.set_profile_labels(name, labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+            }
+            (Inherited::Own | Inherited::Same, _) => {}
+        }
+    }
+
+    fn set_profile_labels<'a>(&mut self, name: &str, labels: impl Iterator<Item = Label<'a>> + Clone) {
+        self.sets.set_profile_labels(name, labels.clone());
+        self.policies.set_profile_labels(name, labels, &mut self.sets);
     }
 
     fn set_network_set(&mut self, key: &Key, labels: &BTreeMap<String, String>, nets: &[IpNet]) {
-        let contributor = Contributor { nets: nets.to_vec(), ports: Vec::new() };
+        let contributor = Contributor { nets, ports: &[] };
         let item = self.item(key);
         // A namespaced set is like an endpoint of its namespace.
         let namespace = key.namespace.as_deref();
-        let labels = endpoints::own_labels(labels);
-        let labels = pairs(&labels).chain(namespace.map(|n| (NAMESPACE_LABEL, n)));
+        let given = namespace.map(|n| (NAMESPACE_LABEL, n)).into_iter();
+        let labels = ItemLabels { own: endpoints::own_labels(labels), given };
         let profile = namespace.map(api_convert::namespace_profile_name);
         self.sets.set_item(item, contributor, labels, profile.as_deref().into_iter());
     }
@@ -278,14 +309,13 @@ impl Graph {
     fn set_host_endpoint(&mut self, key: &Key, object: &Object<tortie_api::endpoint::HostEndpointSpec>) {
         let spec = &object.spec;
         // Only what it expects: all nodes must see the same members, and no node knows the addresses of others.
-        let contributor = Contributor {
-            nets: spec.expected_ips.iter().map(|a| (*a).into()).collect(),
-            ports: endpoints::named_ports(&spec.ports),
-        };
+        let nets: Vec<IpNet> = spec.expected_ips.iter().map(|a| (*a).into()).collect();
+        let ports = endpoints::named_ports(&spec.ports);
         let item = self.item(key);
-        let profiles = spec.profiles.iter().map(String::as_str);
-        let labels = endpoints::own_labels(&object.metadata.labels);
-        self.sets.set_item(item, contributor, pairs(&labels), profiles);
+        let listed = spec.profiles.iter().map(String::as_str);
+        let own = endpoints::own_labels(&object.metadata.labels);
+        let labels = ItemLabels { own, given: std::iter::empty() };
+        self.sets.set_item(item, Contributor { nets: &nets, ports: &ports }, labels, listed);
         let Self { hosts, sets, policies, profiles, .. } = self;
         hosts.set(item, object, sets, policies, profiles);
     }
@@ -320,10 +350,6 @@ impl Graph {
         let endpoints = &mut self.endpoints;
         *self.items.entry(key.clone()).or_insert_with(|| endpoints.next_item())
     }
-}
-
-fn pairs(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
-    labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))
 }
 
 fn backends(slice: &kube::EndpointSliceSpec) -> ServiceBackends {

@@ -26,6 +26,13 @@ pub(crate) enum SetDefinition {
     ServiceAddresses { namespace: Arc<str>, name: Arc<str> },
 }
 
+/// An ip set that a rule refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetNeed {
+    pub(crate) id: SetId,
+    pub(crate) definition: SetDefinition,
+}
+
 /// Which endpoint ports a named port means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortProtocol {
@@ -96,11 +103,7 @@ pub(crate) enum ConvertError {
 }
 
 /// Converts a rule of a policy in `namespace` (empty for global ones). Sets it needs go to `sets`.
-pub(crate) fn rule(
-    rule: &Rule,
-    namespace: &str,
-    sets: &mut Vec<SetDefinition>,
-) -> Result<RuleSpec, ConvertError> {
+pub(crate) fn rule(rule: &Rule, namespace: &str, sets: &mut Vec<SetNeed>) -> Result<RuleSpec, ConvertError> {
     if rule.http.is_some() {
         return Err(ConvertError::Http);
     }
@@ -132,7 +135,7 @@ pub(crate) fn rules(
     direction: &str,
     object: &str,
     namespace: &str,
-    definitions: &mut Vec<SetDefinition>,
+    definitions: &mut Vec<SetNeed>,
     problems: &mut Vec<Problem>,
 ) -> Vec<RuleSpec> {
     let mut converted = Vec::with_capacity(list.len());
@@ -177,28 +180,33 @@ fn side(
     field: &'static str,
     namespace: &str,
     protocol: Option<Protocol>,
-    sets: &mut Vec<SetDefinition>,
+    sets: &mut Vec<SetNeed>,
 ) -> Result<SideSpec, ConvertError> {
     let mut spec =
         SideSpec { nets: entity.nets.clone(), not_nets: entity.not_nets.clone(), ..SideSpec::default() };
     let mut need = |definition: SetDefinition| {
         let id = definition.id();
-        sets.push(definition);
+        sets.push(SetNeed { id: id.clone(), definition });
         id
     };
     let parse = |text: &str| Selector::parse(text).map_err(|source| ConvertError::Selector { field, source });
     let not = entity.not_selector.as_ref().map(Selector::canonical);
-    let positive =
-        positive_selector(entity, namespace).map_err(|source| ConvertError::Selector { field, source })?;
-    let positive = match (positive, not) {
-        (Some(p), Some(n)) => Some(parse(&format!("({p}) && (!({n}))"))?),
-        (Some(p), None) => Some(parse(&p)?),
-        (None, Some(n)) => {
-            spec.not_sets.push(need(SetDefinition::Selected(parse(n)?)));
-            None
+    let join = || -> Result<Option<Selector>, ConvertError> {
+        let positive = positive_selector(entity, namespace)
+            .map_err(|source| ConvertError::Selector { field, source })?;
+        match (positive, not) {
+            (Some(p), Some(n)) => parse(&format!("({p}) && (!({n}))")).map(Some),
+            (Some(p), None) => parse(&p).map(Some),
+            (None, _) => Ok(None),
         }
-        (None, None) => None,
     };
+    let positive = match lone_selector(entity, namespace) {
+        Some(selector) => Some(selector.clone()),
+        None => join()?,
+    };
+    if let (None, Some(n)) = (&positive, not) {
+        spec.not_sets.push(need(SetDefinition::Selected(parse(n)?)));
+    }
     let named = |port: &str| SetDefinition::NamedPort {
         selector: positive.clone().unwrap_or_else(Selector::all),
         protocol: PortProtocol::of(protocol),
@@ -232,6 +240,16 @@ fn side(
         }
     }
     Ok(spec)
+}
+
+/// The selector of one side of a rule, where nothing is to be joined to it.
+fn lone_selector<'a>(entity: &'a EntityRule, namespace: &str) -> Option<&'a Selector> {
+    let EntityRule { selector, namespace_selector, service_accounts, not_selector, .. } = entity;
+    let is_alone = namespace.is_empty()
+        && namespace_selector.is_none()
+        && service_accounts.is_none()
+        && not_selector.is_none();
+    selector.as_ref().filter(|selector| is_alone && is_written(selector))
 }
 
 /// The selector for one side of a rule, but for `notSelector`. `None` when anything goes.
@@ -301,7 +319,11 @@ pub(crate) fn global_policy_selector(
     namespaces: Option<&Selector>,
     service_accounts: Option<&Selector>,
 ) -> Result<Selector, SelectorError> {
-    let own = selector.map_or_else(|| Selector::all().canonical().to_owned(), |s| s.canonical().to_owned());
+    let own = selector.cloned().unwrap_or_else(Selector::all);
+    if !namespaces.is_some_and(is_written) && !service_accounts.is_some_and(is_written) {
+        return Ok(own);
+    }
+    let own = own.canonical().to_owned();
     let own = match namespaces.filter(|s| is_written(s)).map(namespace_clause).transpose()? {
         Some(clause) => format!("({own}) && {clause}"),
         None => own,

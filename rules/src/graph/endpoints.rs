@@ -3,6 +3,8 @@
 //! A pod makes an endpoint; a `WorkloadEndpoint` document of the same name overrides it. Of two endpoints that
 //! claim one interface of this node, the one with the lower id is in force and the other waits.
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,34 +17,34 @@ use tortie_api::labels::{
 use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
-use super::label_index::ItemId;
-use super::model::{Event, LocalEndpoint, Problem, TierKind};
+use self::records::{Records, Rival};
+use super::contributors::{Contributor, NamedPort};
+use super::label_index::{ItemId, ItemLabels, Label, SelectorId};
+use super::model::{Event, LocalEndpoint, Problem, TierKind, TierPolicies};
 use super::policies::Policies;
 use super::profiles::Profiles;
-use super::sets::{Contributor, IpSets, NamedPort};
+use super::sets::{Description, IpSets};
+use super::slab::Numbers;
 
 /// `namespace/name` of a WorkloadEndpoint.
 type EndpointId = Arc<str>;
-/// Orchestrator, workload, endpoint: what decides between claims to one interface.
-type Claim = (String, String, String);
-
-#[derive(Debug, Default)]
-struct Sources {
-    pod: Option<Box<(Key, Object<WorkloadEndpointSpec>)>>,
-    document: Option<Box<Object<WorkloadEndpointSpec>>>,
-}
-
-impl Sources {
-    fn in_force(&self) -> Option<&Object<WorkloadEndpointSpec>> {
-        self.document.as_deref().or(self.pod.as_ref().map(|pod| &pod.1))
-    }
-}
+/// Orchestrator, workload, endpoint and id: what decides between claims to one interface.
+type Claim = (String, String, String, EndpointId);
 
 /// What of a local endpoint does not depend on policy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Local {
     endpoint: LocalEndpoint,
     claim: Claim,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug)]
+enum Place {
+    Elsewhere,
+    Here(Box<Local>),
+    /// On this node, at an interface that no rule could be applied to.
+    Unconnectable(String),
 }
 
 /// All workload endpoints.
@@ -50,13 +52,11 @@ struct Local {
 pub(crate) struct Endpoints {
     node: String,
     prefixes: Vec<String>,
-    next_item: ItemId,
-    sources: BTreeMap<EndpointId, Sources>,
-    of_pod: BTreeMap<Key, EndpointId>,
-    items: FxHashMap<EndpointId, ItemId>,
+    numbers: Numbers,
+    records: Records,
     local: BTreeMap<ItemId, Local>,
     /// Endpoints of this node that no rule could be applied to, with their interfaces.
-    unconnectable: BTreeMap<ItemId, (EndpointId, String)>,
+    unconnectable: BTreeMap<ItemId, String>,
     claims: BTreeMap<Arc<str>, BTreeSet<(Claim, ItemId)>>,
     dirty_interfaces: BTreeSet<Arc<str>>,
     published: BTreeMap<Arc<str>, Arc<LocalEndpoint>>,
@@ -67,12 +67,10 @@ impl Endpoints {
         Self {
             node,
             prefixes,
-            unconnectable: BTreeMap::new(),
-            next_item: 0,
-            sources: BTreeMap::new(),
-            of_pod: BTreeMap::new(),
-            items: FxHashMap::default(),
+            numbers: Numbers::default(),
+            records: Records::default(),
             local: BTreeMap::new(),
+            unconnectable: BTreeMap::new(),
             claims: BTreeMap::new(),
             dirty_interfaces: BTreeSet::new(),
             published: BTreeMap::new(),
@@ -81,8 +79,12 @@ impl Endpoints {
 
     /// A number for an item of the label index that no other item has.
     pub(crate) fn next_item(&mut self) -> ItemId {
-        self.next_item += 1;
-        self.next_item
+        self.numbers.take()
+    }
+
+    /// An item of the label index is gone.
+    pub(crate) fn give_back_item(&mut self, item: ItemId) {
+        self.numbers.give_back(item);
     }
 
     /// Takes a new or changed endpoint; `key` is that of the pod or of the document.
@@ -94,18 +96,40 @@ impl Endpoints {
         policies: &mut Policies,
         profiles: &mut Profiles,
     ) {
-        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        let id: EndpointId = format!("{namespace}/{}", object.metadata.name).into();
-        if key.kind == Kind::Pod {
-            if self.of_pod.get(key).is_some_and(|old| *old != id) {
-                self.remove(key, sets, policies, profiles);
-            }
-            self.of_pod.insert(key.clone(), id.clone());
-            self.sources.entry(id.clone()).or_default().pod = Some(Box::new((key.clone(), object.clone())));
-        } else {
-            self.sources.entry(id.clone()).or_default().document = Some(Box::new(object.clone()));
+        let (namespace, name) = (object.metadata.namespace_text(), object.metadata.name.as_str());
+        let is_pod = key.kind == Kind::Pod;
+        let pod_namespace = key.namespace.as_deref().unwrap_or_default();
+        if is_pod
+            && self.records.of_pod(pod_namespace, &key.name).is_some_and(|item| {
+                // The endpoint's name has the node's name in it: a pod that comes again may be elsewhere.
+                !self.records.is_named(item, namespace, name)
+            })
+        {
+            self.remove(key, sets, policies, profiles);
         }
-        self.update(&id, sets, policies, profiles);
+        let item = match self.records.find(namespace, name) {
+            Some(item) => item,
+            None => self.records.add(self.numbers.take(), namespace, name),
+        };
+        if is_pod {
+            self.records.set_pod(item, &key.name);
+            if self.records.get(item).has_document {
+                self.records.get_mut(item).rival = Some(Box::new(self.rival_of(item, object)));
+                return;
+            }
+        } else if !self.records.get(item).has_document {
+            // What the pod said comes back when the document goes.
+            let pod = self.records.has_pod(item).then(|| self.rival_in_force(item, sets)).flatten();
+            let record = self.records.get_mut(item);
+            record.has_document = true;
+            record.rival = pod.map(Box::new);
+        }
+        let nets = &object.spec.ip_networks;
+        let ports = named_ports(&object.spec.ports);
+        let contributor = Contributor { nets, ports: &ports };
+        let place = self.place(item, object);
+        let parents = object.spec.profiles.iter().map(String::as_str);
+        self.put(item, contributor, labels(object), parents, place, (sets, policies, profiles));
     }
 
     /// Takes the removal of a pod or document.
@@ -116,74 +140,123 @@ impl Endpoints {
         policies: &mut Policies,
         profiles: &mut Profiles,
     ) {
-        let id: EndpointId = if key.kind == Kind::Pod {
-            let Some(id) = self.of_pod.remove(key) else { return };
-            if let Some(sources) = self.sources.get_mut(&id)
-                && sources.pod.as_ref().is_some_and(|pod| pod.0 == *key)
-            {
-                sources.pod = None;
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        if key.kind == Kind::Pod {
+            let Some(item) = self.records.of_pod(namespace, &key.name) else { return };
+            self.records.remove_pod(item);
+            if self.records.get(item).has_document {
+                self.records.get_mut(item).rival = None;
+                return;
             }
-            id
-        } else {
-            let id = format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name).into();
-            if let Some(sources) = self.sources.get_mut(&id) {
-                sources.document = None;
-            }
-            id
+            self.drop_item(item, sets, policies, profiles);
+            self.forget(item);
+            return;
+        }
+        let Some(item) = self.records.find(namespace, &key.name) else { return };
+        let record = self.records.get_mut(item);
+        if !std::mem::take(&mut record.has_document) {
+            return;
+        }
+        let Some(Rival { description, place }) = record.rival.take().map(|rival| *rival) else {
+            self.drop_item(item, sets, policies, profiles);
+            self.forget(item);
+            return;
         };
-        self.update(&id, sets, policies, profiles);
+        let Description { labels, parents, nets, ports } = description;
+        let labels = ItemLabels { own: as_labels(&labels.own), given: as_labels(&labels.given) };
+        let contributor = Contributor { nets: &nets, ports: &ports };
+        let parents = parents.iter().map(String::as_str);
+        self.put(item, contributor, labels, parents, place, (sets, policies, profiles));
     }
 
-    fn update(
+    /// Brings an endpoint into force.
+    fn put<'a>(
         &mut self,
-        id: &EndpointId,
-        sets: &mut IpSets,
-        policies: &mut Policies,
-        profiles: &mut Profiles,
+        item: ItemId,
+        contributor: Contributor<'_>,
+        labels: ItemLabels<impl Iterator<Item = Label<'a>> + Clone, impl Iterator<Item = Label<'a>> + Clone>,
+        parents: impl Iterator<Item = &'a str> + Clone,
+        place: Place,
+        (sets, policies, profiles): (&mut IpSets, &mut Policies, &mut Profiles),
     ) {
-        let object = self.sources.get(id).and_then(|s| s.in_force()).cloned();
         // Without an address an endpoint can neither be reached nor be a member of anything.
-        let Some(object) = object.filter(|o| !o.spec.ip_networks.is_empty()) else {
-            if self.sources.get(id).is_some_and(|s| s.in_force().is_none()) {
-                self.sources.remove(id);
-            }
-            if let Some(item) = self.items.remove(id) {
-                sets.remove_item(item);
-                self.unconnectable.remove(&item);
-                self.drop_local(item, sets, policies, profiles);
-            }
+        if contributor.nets.is_empty() {
+            self.drop_item(item, sets, policies, profiles);
             return;
-        };
-        let item = match self.items.get(id) {
-            Some(item) => *item,
-            None => self.next_item(),
-        };
-        self.items.insert(id.clone(), item);
-        let labels = labels(&object);
-        let pairs = || labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let parents = || object.spec.profiles.iter().map(String::as_str);
-        let contributor =
-            Contributor { nets: object.spec.ip_networks.clone(), ports: named_ports(&object.spec.ports) };
-        sets.set_item(item, contributor, pairs(), parents());
+        }
+        self.records.get_mut(item).is_item = true;
+        sets.set_item(item, contributor, labels.clone(), parents.clone());
         self.unconnectable.remove(&item);
-        let interface = &object.spec.interface_name;
-        let is_local = object.spec.node == self.node && !interface.is_empty();
-        let is_connectable = self.prefixes.iter().any(|p| interface.starts_with(p.as_str()));
-        if is_local && !is_connectable {
-            self.unconnectable.insert(item, (id.clone(), interface.clone()));
-        }
-        if !is_local || !is_connectable {
-            self.drop_local(item, sets, policies, profiles);
-            return;
-        }
-        let local = local_endpoint(id, &object);
+        let local = match place {
+            Place::Here(local) => local,
+            Place::Elsewhere => return self.drop_local(item, sets, policies, profiles),
+            Place::Unconnectable(interface) => {
+                self.unconnectable.insert(item, interface);
+                return self.drop_local(item, sets, policies, profiles);
+            }
+        };
         local.endpoint.profiles.iter().for_each(|p| profiles.acquire(p));
         self.release_local(item, profiles);
         let interface = local.endpoint.interface.clone();
         self.claims.entry(interface.clone()).or_default().insert((local.claim.clone(), item));
         self.dirty_interfaces.insert(interface);
-        self.local.insert(item, local);
-        policies.set_endpoint(item, pairs(), parents(), sets);
+        self.local.insert(item, *local);
+        policies.set_endpoint(item, labels, parents, sets);
+    }
+
+    fn place(&self, item: ItemId, object: &Object<WorkloadEndpointSpec>) -> Place {
+        let interface = &object.spec.interface_name;
+        if object.spec.node != self.node || interface.is_empty() {
+            Place::Elsewhere
+        } else if self.prefixes.iter().any(|p| interface.starts_with(p.as_str())) {
+            Place::Here(Box::new(local_endpoint(&self.records.get(item).id().into(), object)))
+        } else {
+            Place::Unconnectable(interface.clone())
+        }
+    }
+
+    /// A pod's endpoint, to be kept while a document overrides it.
+    fn rival_of(&self, item: ItemId, object: &Object<WorkloadEndpointSpec>) -> Rival {
+        let texts = |label: Label<'_>| (label.0.to_owned(), label.1.to_owned());
+        let all = labels(object);
+        let description = Description {
+            labels: ItemLabels { own: all.own.map(texts).collect(), given: all.given.map(texts).collect() },
+            parents: object.spec.profiles.clone(),
+            nets: object.spec.ip_networks.clone(),
+            ports: named_ports(&object.spec.ports),
+        };
+        Rival { description, place: self.place(item, object) }
+    }
+
+    /// The endpoint that is in force now, to be kept while another overrides it.
+    fn rival_in_force(&self, item: ItemId, sets: &IpSets) -> Option<Rival> {
+        let place = match (self.local.get(&item), self.unconnectable.get(&item)) {
+            (Some(local), _) => Place::Here(Box::new(local.clone())),
+            (None, Some(interface)) => Place::Unconnectable(interface.clone()),
+            (None, None) => Place::Elsewhere,
+        };
+        Some(Rival { description: sets.describe(item)?, place })
+    }
+
+    /// Takes an endpoint out of force.
+    fn drop_item(
+        &mut self,
+        item: ItemId,
+        sets: &mut IpSets,
+        policies: &mut Policies,
+        profiles: &mut Profiles,
+    ) {
+        if std::mem::take(&mut self.records.get_mut(item).is_item) {
+            sets.remove_item(item);
+            self.unconnectable.remove(&item);
+            self.drop_local(item, sets, policies, profiles);
+        }
+    }
+
+    /// Forgets an endpoint that neither a pod nor a document makes.
+    fn forget(&mut self, item: ItemId) {
+        self.records.remove(item);
+        self.numbers.give_back(item);
     }
 
     fn drop_local(
@@ -224,12 +297,17 @@ impl Endpoints {
         let mut interfaces = std::mem::take(&mut self.dirty_interfaces);
         interfaces
             .extend(dirty.iter().filter_map(|item| Some(self.local.get(item)?.endpoint.interface.clone())));
+        // Many endpoints of a node have the same policies.
+        let mut lists: FxHashMap<&[SelectorId], Vec<TierPolicies>> = FxHashMap::default();
         for interface in interfaces {
             let winner = self.claims.get(&interface).and_then(|c| c.first()).map(|(_, item)| *item);
             match winner {
                 Some(item) => {
                     let mut endpoint = self.local[&item].endpoint.clone();
-                    endpoint.tiers = policies.tiers_of(item, TierKind::Normal);
+                    let list = lists.entry(policies.selectors_of(item));
+                    endpoint
+                        .tiers
+                        .clone_from(list.or_insert_with(|| policies.tiers_of(item, TierKind::Normal)));
                     if self.published.get(&interface).is_none_or(|old| **old != endpoint) {
                         let endpoint = Arc::new(endpoint);
                         self.published.insert(interface, endpoint.clone());
@@ -251,16 +329,16 @@ impl Endpoints {
 
     /// Endpoints of this node that are not connected, and why.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        let problem = |id: &EndpointId, message| Problem {
+        let problem = |id: &str, message| Problem {
             object: format!("WorkloadEndpoint {id}"),
             key: None,
             field: "spec.interfaceName".to_owned(),
             message,
         };
-        let unconnectable = self.unconnectable.values().map(move |(id, interface)| {
+        let unconnectable = self.unconnectable.iter().map(move |(item, interface)| {
             let prefixes = self.prefixes.join(", ");
             problem(
-                id,
+                self.records.get(*item).id(),
                 format!("{interface:?} begins with none of {prefixes}; the endpoint is not connected"),
             )
         });
@@ -278,24 +356,30 @@ impl Endpoints {
 
 /// An object's own labels, without those that only profiles or we may give: whoever could write them could pass
 /// for another namespace or service account.
-pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> impl Iterator<Item = Label<'_>> + Clone {
     let reserved = [NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL];
     let inherited = [NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX];
-    let is_own = |key: &str| !reserved.contains(&key) && !inherited.iter().any(|p| key.starts_with(p));
-    labels.iter().filter(|(key, _)| is_own(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let is_own = move |key: &str| !reserved.contains(&key) && !inherited.iter().any(|p| key.starts_with(p));
+    labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).filter(move |(key, _)| is_own(key))
 }
 
 /// The labels that policy sees: the object's own and what Calico adds to every workload.
-fn labels(object: &Object<WorkloadEndpointSpec>) -> BTreeMap<String, String> {
-    let mut labels = own_labels(&object.metadata.labels);
+fn labels(
+    object: &Object<WorkloadEndpointSpec>,
+) -> ItemLabels<impl Iterator<Item = Label<'_>> + Clone, impl Iterator<Item = Label<'_>> + Clone> {
     let spec = &object.spec;
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    labels.insert(NAMESPACE_LABEL.to_owned(), namespace);
-    labels.insert(ORCHESTRATOR_LABEL.to_owned(), orchestrator(spec).to_owned());
-    if !spec.service_account_name.is_empty() {
-        labels.insert(SERVICE_ACCOUNT_LABEL.to_owned(), spec.service_account_name.clone());
-    }
-    labels
+    let account = spec.service_account_name.as_str();
+    let given = [
+        (NAMESPACE_LABEL, object.metadata.namespace_text()),
+        (ORCHESTRATOR_LABEL, orchestrator(spec)),
+        (SERVICE_ACCOUNT_LABEL, account),
+    ];
+    let given = given.into_iter().take(if account.is_empty() { 2 } else { 3 });
+    ItemLabels { own: own_labels(&object.metadata.labels), given }
+}
+
+fn as_labels(texts: &[(String, String)]) -> impl Iterator<Item = Label<'_>> + Clone {
+    texts.iter().map(|(key, value)| (key.as_str(), value.as_str()))
 }
 
 fn orchestrator(spec: &WorkloadEndpointSpec) -> &str {
@@ -317,7 +401,7 @@ fn local_endpoint(id: &EndpointId, object: &Object<WorkloadEndpointSpec>) -> Loc
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
             tiers: Vec::new(),
         },
-        claim: (orchestrator(spec).to_owned(), workload, spec.endpoint.clone()),
+        claim: (orchestrator(spec).to_owned(), workload, spec.endpoint.clone(), id.clone()),
     }
 }
 

@@ -18,7 +18,7 @@ use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
 use super::endpoints::own_labels;
-use super::label_index::ItemId;
+use super::label_index::{ItemId, ItemLabels};
 use super::model::{Event, HostEndpoint, HostInterface, Problem, TierKind, TierPolicies};
 use super::policies::Policies;
 use super::profiles::Profiles;
@@ -109,9 +109,9 @@ impl HostEndpoints {
         }
         self.names.insert(item, name);
         self.look_everywhere();
-        let labels = own_labels(&object.metadata.labels);
-        let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        policies.set_host_endpoint(item, pairs, spec.profiles.iter().map(String::as_str), sets);
+        let own = own_labels(&object.metadata.labels);
+        let labels = ItemLabels { own, given: std::iter::empty() };
+        policies.set_host_endpoint(item, labels, spec.profiles.iter().map(String::as_str), sets);
     }
 
     /// Takes the removal of a host endpoint of any node.

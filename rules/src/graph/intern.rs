@@ -1,35 +1,62 @@
-//! Strings as small numbers. Labels repeat without end; each is kept once.
+//! Keys of labels as small numbers. A cluster has few, and each is kept once, as long as somebody uses it.
 
-use std::sync::Arc;
+use super::number_table::{Digest, NumberTable};
+use super::slab::Slab;
 
-use rustc_hash::FxHashMap;
-
-/// A string of the interner that made it.
+/// A key of the interner that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Symbol(u32);
+pub(crate) struct KeyId(pub(crate) u32);
 
-/// Gives each distinct string a number.
+#[derive(Debug)]
+struct Entry {
+    text: Box<str>,
+    users: u32,
+}
+
+/// Gives each distinct key a number.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
-    numbers: FxHashMap<Arc<str>, Symbol>,
-    texts: Vec<Arc<str>>,
+    numbers: NumberTable,
+    entries: Slab<Entry>,
 }
 
 impl Interner {
-    /// The number of a string, new if need be.
-    pub(crate) fn intern(&mut self, text: &str) -> Symbol {
-        if let Some(symbol) = self.numbers.get(text) {
-            return *symbol;
+    /// The number of a key, new if need be. A new one is to be acquired, or it stays for ever.
+    pub(crate) fn intern(&mut self, text: &str) -> KeyId {
+        let digest = Digest::of(text);
+        if let Some(number) = self.numbers.find(digest, |number| *self.entries[number].text == *text) {
+            return KeyId(number);
         }
-        let symbol = Symbol(u32::try_from(self.texts.len()).expect("fewer than 2^32 distinct labels"));
-        let text: Arc<str> = text.into();
-        self.texts.push(text.clone());
-        self.numbers.insert(text, symbol);
-        symbol
+        let number = self.entries.add(Entry { text: text.into(), users: 0 });
+        self.numbers.insert(digest, number);
+        KeyId(number)
     }
 
-    /// The string of a number.
-    pub(crate) fn text(&self, symbol: Symbol) -> &str {
-        &self.texts[symbol.0 as usize]
+    /// Somebody began to use a key.
+    pub(crate) fn acquire(&mut self, key: KeyId) {
+        self.entries[key.0].users += 1;
+    }
+
+    /// Somebody ceased to use a key. Whether it was the last.
+    pub(crate) fn release(&mut self, key: KeyId) -> bool {
+        let entry = &mut self.entries[key.0];
+        entry.users -= 1;
+        if entry.users > 0 {
+            return false;
+        }
+        let gone = self.entries.remove(key.0);
+        self.numbers.remove(Digest::of(&*gone.text), key.0);
+        true
+    }
+
+    /// The text of a key.
+    pub(crate) fn text(&self, key: KeyId) -> &str {
+        &self.entries[key.0].text
+    }
+
+    /// Keys in use.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 }

@@ -1,19 +1,20 @@
-//! Selectors over interned labels: a comparison of two labels is a comparison of two numbers.
+//! Selectors over labels whose keys are numbers.
 
 use std::sync::Arc;
 
 use tortie_api::selector::Expr;
 
-use super::intern::{Interner, Symbol};
+use super::intern::{Interner, KeyId};
 
 /// A selector expression, ready to be evaluated.
 #[derive(Debug)]
 pub(crate) enum Matcher {
     True,
-    Has(Symbol),
-    Equals(Symbol, Symbol),
-    In(Symbol, Box<[Symbol]>),
-    Text(Symbol, TextTest, Arc<str>),
+    Has(KeyId),
+    Equals(KeyId, Arc<str>),
+    /// Sorted.
+    In(KeyId, Box<[Arc<str>]>),
+    Text(KeyId, TextTest, Arc<str>),
     Not(Box<Matcher>),
     And(Box<[Matcher]>),
     Or(Box<[Matcher]>),
@@ -28,23 +29,22 @@ pub(crate) enum TextTest {
 }
 
 impl Matcher {
-    /// Prepares an expression.
-    pub(crate) fn new(expr: &Expr, symbols: &mut Interner) -> Self {
-        let list =
-            |symbols: &mut Interner, exprs: &[Expr]| exprs.iter().map(|e| Self::new(e, symbols)).collect();
+    /// Prepares an expression. Its keys are to be acquired.
+    pub(crate) fn new(expr: &Expr, keys: &mut Interner) -> Self {
+        let list = |keys: &mut Interner, exprs: &[Expr]| exprs.iter().map(|e| Self::new(e, keys)).collect();
         match expr {
             Expr::All | Expr::Global => Self::True,
-            Expr::Has(k) => Self::Has(symbols.intern(k)),
-            Expr::Eq(k, v) => Self::Equals(symbols.intern(k), symbols.intern(v)),
-            Expr::NotEq(k, v) => Self::Equals(symbols.intern(k), symbols.intern(v)).negated(),
-            Expr::In(k, values) => Self::any_of(k, values, symbols),
-            Expr::NotIn(k, values) => Self::any_of(k, values, symbols).negated(),
-            Expr::Contains(k, v) => Self::Text(symbols.intern(k), TextTest::Contains, v.clone()),
-            Expr::StartsWith(k, v) => Self::Text(symbols.intern(k), TextTest::StartsWith, v.clone()),
-            Expr::EndsWith(k, v) => Self::Text(symbols.intern(k), TextTest::EndsWith, v.clone()),
-            Expr::Not(inner) => Self::new(inner, symbols).negated(),
-            Expr::And(exprs) => Self::And(list(symbols, exprs)),
-            Expr::Or(exprs) => Self::Or(list(symbols, exprs)),
+            Expr::Has(k) => Self::Has(keys.intern(k)),
+            Expr::Eq(k, v) => Self::Equals(keys.intern(k), v.clone()),
+            Expr::NotEq(k, v) => Self::Equals(keys.intern(k), v.clone()).negated(),
+            Expr::In(k, values) => Self::In(keys.intern(k), values.iter().cloned().collect()),
+            Expr::NotIn(k, values) => Self::In(keys.intern(k), values.iter().cloned().collect()).negated(),
+            Expr::Contains(k, v) => Self::Text(keys.intern(k), TextTest::Contains, v.clone()),
+            Expr::StartsWith(k, v) => Self::Text(keys.intern(k), TextTest::StartsWith, v.clone()),
+            Expr::EndsWith(k, v) => Self::Text(keys.intern(k), TextTest::EndsWith, v.clone()),
+            Expr::Not(inner) => Self::new(inner, keys).negated(),
+            Expr::And(exprs) => Self::And(list(keys, exprs)),
+            Expr::Or(exprs) => Self::Or(list(keys, exprs)),
         }
     }
 
@@ -52,31 +52,82 @@ impl Matcher {
         Self::Not(Box::new(self))
     }
 
-    fn any_of<'a>(key: &str, values: impl IntoIterator<Item = &'a Arc<str>>, symbols: &mut Interner) -> Self {
-        let key = symbols.intern(key);
-        let mut values: Vec<Symbol> = values.into_iter().map(|v| symbols.intern(v)).collect();
-        values.sort_unstable();
-        Self::In(key, values.into())
-    }
-
     /// Whether labels match; `label` gives the value of a key.
-    pub(crate) fn matches(&self, label: &dyn Fn(Symbol) -> Option<Symbol>, symbols: &Interner) -> bool {
+    pub(crate) fn matches<'a>(&self, label: &dyn Fn(KeyId) -> Option<&'a [u8]>) -> bool {
         match self {
             Self::True => true,
             Self::Has(k) => label(*k).is_some(),
-            Self::Equals(k, v) => label(*k) == Some(*v),
-            Self::In(k, values) => label(*k).is_some_and(|v| values.binary_search(&v).is_ok()),
-            Self::Text(k, test, text) => label(*k).is_some_and(|v| {
-                let value = symbols.text(v);
-                match test {
+            Self::Equals(k, v) => label(*k).is_some_and(|value| value == v.as_bytes()),
+            Self::In(k, values) => {
+                label(*k).is_some_and(|value| values.binary_search_by(|v| v.as_bytes().cmp(value)).is_ok())
+            }
+            Self::Text(k, test, text) => {
+                // Values are texts: what was cut out of a list of them is one as well.
+                label(*k).and_then(|value| std::str::from_utf8(value).ok()).is_some_and(|value| match test {
                     TextTest::Contains => value.contains(&**text),
                     TextTest::StartsWith => value.starts_with(&**text),
                     TextTest::EndsWith => value.ends_with(&**text),
-                }
-            }),
-            Self::Not(inner) => !inner.matches(label, symbols),
-            Self::And(all) => all.iter().all(|m| m.matches(label, symbols)),
-            Self::Or(any) => any.iter().any(|m| m.matches(label, symbols)),
+                })
+            }
+            Self::Not(inner) => !inner.matches(label),
+            Self::And(all) => all.iter().all(|m| m.matches(label)),
+            Self::Or(any) => any.iter().any(|m| m.matches(label)),
         }
+    }
+
+    /// Calls `visit` with every key, as often as it occurs.
+    pub(crate) fn keys(&self, visit: &mut dyn FnMut(KeyId)) {
+        match self {
+            Self::True => {}
+            Self::Has(k) | Self::Equals(k, _) | Self::In(k, _) | Self::Text(k, ..) => visit(*k),
+            Self::Not(inner) => inner.keys(visit),
+            Self::And(list) | Self::Or(list) => list.iter().for_each(|m| m.keys(visit)),
+        }
+    }
+
+    /// Labels of which everything that matches has one: `None` in place of the values for any value.
+    ///
+    /// What must hold in every branch of an `||` is found only where the branches ask for the same key.
+    pub(crate) fn demands(&self) -> Vec<Demand<'_>> {
+        match self {
+            Self::Has(key) | Self::Text(key, ..) => vec![Demand { key: *key, values: None }],
+            Self::Equals(key, value) => {
+                vec![Demand { key: *key, values: Some(vec![value]) }]
+            }
+            Self::In(key, values) => {
+                vec![Demand { key: *key, values: Some(values.iter().map(|v| &**v).collect()) }]
+            }
+            Self::And(all) => all.iter().flat_map(Self::demands).collect(),
+            Self::Or(any) => {
+                let mut branches = any.iter().map(Self::demands);
+                let first = branches.next().unwrap_or_default();
+                branches.fold(first, |known, branch| {
+                    known.into_iter().filter_map(|demand| demand.or_one_of(&branch)).collect()
+                })
+            }
+            Self::True | Self::Not(_) => Vec::new(),
+        }
+    }
+}
+
+/// A label that must be there.
+#[derive(Debug)]
+pub(crate) struct Demand<'a> {
+    pub(crate) key: KeyId,
+    /// With one of these values.
+    pub(crate) values: Option<Vec<&'a str>>,
+}
+
+impl<'a> Demand<'a> {
+    /// What is demanded if either this or one of the others is.
+    fn or_one_of(mut self, others: &[Demand<'a>]) -> Option<Self> {
+        let other = others.iter().find(|other| other.key == self.key)?;
+        self.values = self.values.zip(other.values.as_ref()).map(|(mut mine, theirs)| {
+            mine.extend(theirs);
+            mine.sort_unstable();
+            mine.dedup();
+            mine
+        });
+        Some(self)
     }
 }

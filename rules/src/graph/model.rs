@@ -118,7 +118,20 @@ impl PolicyKey {
 
 impl Ord for PolicyKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.tie_break().cmp(other.tie_break())
+        // What follows a text matters only where the other one begins with it.
+        let shared = |a: &str, b: &str| {
+            let length = a.len().min(b.len());
+            a.as_bytes()[..length].cmp(&b.as_bytes()[..length])
+        };
+        let by_name = shared(&self.name, &other.name);
+        if by_name.is_ne() || self.name.len() != other.name.len() {
+            return by_name.then_with(|| self.tie_break().cmp(other.tie_break()));
+        }
+        let by_namespace = shared(&self.namespace, &other.namespace);
+        if by_namespace.is_ne() || self.namespace.len() != other.namespace.len() {
+            return by_namespace.then_with(|| self.tie_break().cmp(other.tie_break()));
+        }
+        self.kind.name().cmp(other.kind.name())
     }
 }
 
@@ -404,4 +417,28 @@ pub struct Problem {
     pub field: String,
     /// What is wrong and what is done about it.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_policies_is_that_of_their_texts() {
+        let names = ["a", "a-b", "a.b", "a0", "ab", "b", ""];
+        let kinds =
+            [PolicyKind::GlobalNetworkPolicy, PolicyKind::KubernetesNetworkPolicy, PolicyKind::NetworkPolicy];
+        let keys: Vec<PolicyKey> = kinds
+            .into_iter()
+            .flat_map(|kind| names.iter().map(move |name| (kind, *name)))
+            .flat_map(|(kind, name)| names.iter().map(move |namespace| (kind, name, *namespace)))
+            .map(|(kind, name, namespace)| PolicyKey { kind, namespace: namespace.into(), name: name.into() })
+            .collect();
+        let text = |key: &PolicyKey| format!("{}/{}/{}", key.name, key.namespace, key.kind.name());
+        for a in &keys {
+            for b in &keys {
+                assert_eq!(a.cmp(b), text(a).cmp(&text(b)), "{} and {}", text(a), text(b));
+            }
+        }
+    }
 }

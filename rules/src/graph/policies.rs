@@ -7,14 +7,15 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec, Rule};
+use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec};
 use tortie_api::selector::Selector;
 
 use super::convert;
-use super::label_index::{ItemId, LabelIndex, MatchChange, SelectorId};
+use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId};
 use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies};
+use super::packed_rules::{PackedRules, Parsed};
 use super::sets::IpSets;
+use super::shared_selectors::SharedSelectors;
 
 /// Which traffic a policy is for. All but the first two are for host endpoints only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,10 +60,8 @@ impl Flavour {
 pub(crate) struct Policy {
     pub(crate) tier: Arc<str>,
     pub(crate) order: Option<f64>,
-    /// Which endpoints, namespace included.
-    pub(crate) selector: Selector,
-    pub(crate) ingress: Option<Arc<[Rule]>>,
-    pub(crate) egress: Option<Arc<[Rule]>>,
+    pub(crate) ingress: Option<PackedRules>,
+    pub(crate) egress: Option<PackedRules>,
     pub(crate) flavour: Flavour,
     /// Program it even where it selects nothing.
     pub(crate) everywhere: bool,
@@ -75,17 +74,17 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 struct Entry {
     policy: Policy,
+    /// Which endpoints, namespace included.
     selector: SelectorId,
-    /// Endpoints of this node that it applies to.
-    matched: u32,
-    active: Option<Active>,
-    problems: Vec<Problem>,
+    active: Option<Box<Active>>,
+    problems: Option<Box<[Problem]>>,
 }
 
 #[derive(Debug)]
 struct Active {
-    rules: Arc<PolicyRules>,
-    sets: Vec<SetId>,
+    /// Until they are put out.
+    rules: Option<Arc<PolicyRules>>,
+    sets: Box<[SetId]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,23 +93,17 @@ pub(crate) struct Tier {
     pub(crate) default_action: DefaultAction,
 }
 
-#[derive(Debug)]
-struct SharedSelector {
-    id: SelectorId,
-    policies: BTreeSet<PolicyKey>,
-}
-
 /// All policies, and the labels of this node's endpoints.
 #[derive(Debug)]
 pub(crate) struct Policies {
     index: LabelIndex,
     /// Which items of the index are host endpoints.
     hosts: BTreeSet<ItemId>,
-    entries: BTreeMap<PolicyKey, Entry>,
-    selectors: FxHashMap<Arc<str>, SharedSelector>,
-    selector_texts: FxHashMap<SelectorId, Arc<str>>,
-    next_selector: SelectorId,
+    entries: BTreeMap<PolicyKey, Box<Entry>>,
+    selectors: SharedSelectors<PolicyKey>,
     tiers: BTreeMap<Arc<str>, Tier>,
+    /// Until the next flush.
+    parsed: Parsed,
     dirty: BTreeSet<PolicyKey>,
     published: BTreeSet<PolicyKey>,
     /// Endpoints whose policy list may have changed.
@@ -122,13 +115,12 @@ impl Policies {
         let built_in =
             BUILT_IN_TIERS.map(|(name, order, default_action)| (name.into(), Tier { order, default_action }));
         Self {
-            index: LabelIndex::default(),
+            index: LabelIndex::of_few(),
             hosts: BTreeSet::new(),
             entries: BTreeMap::new(),
-            selectors: FxHashMap::default(),
-            selector_texts: FxHashMap::default(),
-            next_selector: 0,
+            selectors: SharedSelectors::default(),
             tiers: built_in.into(),
+            parsed: Parsed::default(),
             dirty: BTreeSet::new(),
             published: BTreeSet::new(),
             dirty_endpoints: BTreeSet::new(),
@@ -139,12 +131,12 @@ impl Policies {
     pub(crate) fn set_endpoint<'a>(
         &mut self,
         id: ItemId,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        labels: ItemLabels<impl Iterator<Item = Label<'a>>, impl Iterator<Item = Label<'a>>>,
         parents: impl Iterator<Item = &'a str>,
         sets: &mut IpSets,
     ) {
         let mut changes = Vec::new();
-        self.index.set_item(id, labels, parents, &mut changes);
+        self.index.set_item(id, labels, parents, &|name| sets.profile_labels(name), &mut changes);
         self.dirty_endpoints.insert(id);
         self.follow(&changes, sets);
     }
@@ -162,7 +154,7 @@ impl Policies {
     pub(crate) fn set_host_endpoint<'a>(
         &mut self,
         id: ItemId,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        labels: ItemLabels<impl Iterator<Item = Label<'a>>, impl Iterator<Item = Label<'a>>>,
         parents: impl Iterator<Item = &'a str>,
         sets: &mut IpSets,
     ) {
@@ -188,25 +180,51 @@ impl Policies {
         self.follow(&changes, sets);
     }
 
-    /// Adds or changes a policy.
-    pub(crate) fn set_policy(&mut self, key: &PolicyKey, policy: Policy, sets: &mut IpSets) {
+    /// Adds or changes a policy. `selects` are its endpoints, namespace included.
+    pub(crate) fn set_policy(
+        &mut self,
+        key: &PolicyKey,
+        selects: &Selector,
+        mut policy: Policy,
+        sets: &mut IpSets,
+    ) {
+        if let Some((name, _)) = self.tiers.get_key_value(&policy.tier) {
+            policy.tier = name.clone();
+        }
         if let Some(entry) = self.entries.get_mut(key)
-            && entry.policy.selector.canonical() == policy.selector.canonical()
+            && **self.selectors.text(entry.selector) == *selects.canonical()
         {
+            if entry.policy == policy {
+                return;
+            }
             let selector = entry.selector;
-            let matched = count(&self.index, &self.hosts, selector, &policy);
-            (entry.policy, entry.matched) = (policy, matched);
-            self.refresh(key, sets);
+            // Where only its place changed, its rules need not be put out again.
+            let has_moved = entry.policy == Policy { order: entry.policy.order, ..policy.clone() };
+            entry.policy = policy;
+            if !has_moved {
+                self.refresh(key, sets);
+            }
             self.dirty_endpoints.extend(self.index.items_of(selector));
             return;
         }
         self.remove_policy(key, sets);
-        let selector = self.share_selector(&policy.selector, key);
-        let matched = count(&self.index, &self.hosts, selector, &policy);
-        let entry = Entry { policy, selector, matched, active: None, problems: Vec::new() };
-        self.entries.insert(key.clone(), entry);
-        self.dirty_endpoints.extend(self.index.items_of(selector));
-        self.refresh(key, sets);
+        let (selector, is_new) = self.selectors.acquire(selects.canonical(), key.clone());
+        let matched = if is_new {
+            self.index.add_selector(selector, selects.expr())
+        } else {
+            self.index.items_of(selector)
+        };
+        if is_new {
+            let hosts = matched.iter().filter(|item| self.hosts.contains(item)).count();
+            self.selectors.start_count(selector, matched.len(), hosts);
+        }
+        let is_needed = !matched.is_empty() || policy.everywhere || !policy.notes.is_empty();
+        self.dirty_endpoints.extend(matched);
+        let entry = Entry { policy, selector, active: None, problems: None };
+        self.entries.insert(key.clone(), Box::new(entry));
+        if is_needed {
+            self.refresh(key, sets);
+        }
     }
 
     /// Removes a policy.
@@ -215,14 +233,9 @@ impl Policies {
         self.dirty_endpoints.extend(self.index.items_of(entry.selector));
         if let Some(active) = entry.active {
             active.sets.iter().for_each(|id| sets.release(id));
+            self.dirty.insert(key.clone());
         }
-        self.dirty.insert(key.clone());
-        let text = self.selector_texts[&entry.selector].clone();
-        let shared = self.selectors.get_mut(&text).expect("a policy's selector is shared");
-        shared.policies.remove(key);
-        if shared.policies.is_empty() {
-            self.selectors.remove(&text);
-            self.selector_texts.remove(&entry.selector);
+        if self.selectors.release(entry.selector, key) {
             self.index.remove_selector(entry.selector);
         }
     }
@@ -242,14 +255,25 @@ impl Policies {
         self.dirty_endpoints.extend(affected.flat_map(|e| index.items_of(e.selector)));
     }
 
+    /// How many things of each kind are kept for endpoints.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 5] {
+        self.index.sizes()
+    }
+
+    /// What decides on the policy list of an endpoint.
+    pub(crate) fn selectors_of(&self, endpoint: ItemId) -> &[SelectorId] {
+        self.index.selectors_of(endpoint)
+    }
+
     /// The policy list of an endpoint for some of its traffic: its tiers in order, each with its policies in order.
     pub(crate) fn tiers_of(&self, endpoint: ItemId, kind: TierKind) -> Vec<TierPolicies> {
         let mut found: Vec<(&PolicyKey, &Entry)> = self
             .index
             .selectors_of(endpoint)
             .iter()
-            .flat_map(|s| &self.selectors[&self.selector_texts[s]].policies)
-            .map(|key| (key, &self.entries[key]))
+            .flat_map(|selector| self.selectors.users(*selector))
+            .map(|key| (key, &*self.entries[key]))
             .filter(|(_, entry)| entry.policy.flavour.is_in(kind))
             .collect();
         found.sort_by(|a, b| self.compare(a, b));
@@ -264,7 +288,7 @@ impl Policies {
             let tier = tiers.last_mut().expect("pushed above");
             let reference = || PolicyRef {
                 key: key.clone(),
-                selector: self.selector_texts[&entry.selector].clone(),
+                selector: self.selectors.text(entry.selector).clone(),
                 staged: entry.policy.staged,
             };
             if entry.policy.ingress.is_some() {
@@ -293,10 +317,11 @@ impl Policies {
 
     /// Changed policies go to `added`, those no longer active to `gone`.
     pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
+        self.parsed = Parsed::default();
         for key in std::mem::take(&mut self.dirty) {
-            match self.entries.get(&key).and_then(|e| e.active.as_ref()) {
+            match self.entries.get_mut(&key).and_then(|e| e.active.as_mut()) {
                 Some(active) => {
-                    added.push(Event::Policy(active.rules.clone()));
+                    added.extend(active.rules.take().map(Event::Policy));
                     self.published.insert(key);
                 }
                 None if self.published.remove(&key) => gone.push(Event::PolicyGone(key)),
@@ -322,28 +347,27 @@ impl Policies {
                     entry.policy.tier
                 ),
             });
-            missing.into_iter().chain(entry.problems.iter().cloned())
+            missing.into_iter().chain(entry.problems.iter().flatten().cloned())
         })
     }
 
     fn follow(&mut self, changes: &[MatchChange], sets: &mut IpSets) {
         for change in changes {
             self.dirty_endpoints.insert(change.item);
-            let keys = self.selectors[&self.selector_texts[&change.selector]].policies.clone();
-            for key in keys {
-                let entry = self.entries.get_mut(&key).expect("shared selectors belong to policies");
-                if !applies(&self.hosts, change.item, &entry.policy) {
-                    continue;
-                }
-                if change.matched {
-                    entry.matched += 1;
-                } else {
-                    entry.matched -= 1;
-                }
-                if (entry.matched > 0 || entry.policy.everywhere) != entry.active.is_some() {
-                    self.refresh(&key, sets);
+            let is_host = self.hosts.contains(&change.item);
+            if self.selectors.count(change.selector, change.matched, is_host) {
+                for key in self.selectors.users(change.selector).to_vec() {
+                    self.refresh_if_changed(&key, sets);
                 }
             }
+        }
+    }
+
+    /// Follows the first match of a policy, or the end of the last.
+    fn refresh_if_changed(&mut self, key: &PolicyKey, sets: &mut IpSets) {
+        let entry = &self.entries[key];
+        if is_needed(&self.selectors, entry) != entry.active.is_some() {
+            self.refresh(key, sets);
         }
     }
 
@@ -351,73 +375,51 @@ impl Policies {
     fn refresh(&mut self, key: &PolicyKey, sets: &mut IpSets) {
         let entry = self.entries.get_mut(key).expect("only known policies are refreshed");
         let old = entry.active.take();
-        entry.problems.clear();
-        entry.problems.extend(entry.policy.notes.iter().map(|(field, message)| Problem {
+        let noted = entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
             key: Some(key.resource_key()),
             field: field.clone(),
             message: message.clone(),
-        }));
-        if entry.matched > 0 || entry.policy.everywhere {
+        });
+        let mut problems: Vec<Problem> = noted.collect();
+        if is_needed(&self.selectors, entry) {
             let mut definitions = Vec::new();
             let object = key.to_string();
-            let mut convert = |rules: Option<&Arc<[Rule]>>, direction| {
-                let rules = rules.map_or(&[][..], |r| r);
-                convert::rules(
-                    rules,
-                    direction,
-                    &object,
-                    &key.namespace,
-                    &mut definitions,
-                    &mut entry.problems,
-                )
+            let mut convert = |rules: Option<&PackedRules>, direction| {
+                let rules = rules.map_or_else(Vec::new, |rules| rules.unpack(&mut self.parsed));
+                convert::rules(&rules, direction, &object, &key.namespace, &mut definitions, &mut problems)
             };
             let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
             let egress = convert(entry.policy.egress.as_ref(), "egress");
-            entry.problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
+            problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let policy = &entry.policy;
-            let rules = Arc::new(PolicyRules {
+            let rules = Some(Arc::new(PolicyRules {
                 key: key.clone(),
                 tier: policy.tier.clone(),
                 ingress,
                 egress,
                 everywhere: policy.everywhere,
                 staged: policy.staged,
-            });
+            }));
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
-            entry.active = Some(Active { rules, sets });
+            entry.active = Some(Box::new(Active { rules, sets }));
         }
-        let same = |a: &Active, b: &Active| a.rules == b.rules;
-        if !matches!((&old, &entry.active), (Some(a), Some(b)) if same(a, b)) {
+        entry.problems = (!problems.is_empty()).then(|| problems.into());
+        if old.is_some() || entry.active.is_some() {
             self.dirty.insert(key.clone());
         }
         // Only now, so that a set that stays in use never lacks a user.
-        old.iter().flat_map(|a| &a.sets).for_each(|id| sets.release(id));
+        old.iter().flat_map(|a| &*a.sets).for_each(|id| sets.release(id));
     }
+}
 
-    /// The id of a selector.
-    fn share_selector(&mut self, selector: &Selector, key: &PolicyKey) -> SelectorId {
-        let text: Arc<str> = selector.canonical().into();
-        if let Some(shared) = self.selectors.get_mut(&text) {
-            shared.policies.insert(key.clone());
-            return shared.id;
+/// Whether a policy says anything to an endpoint of this node. Workloads know normal traffic only.
+fn is_needed(selectors: &SharedSelectors<PolicyKey>, entry: &Entry) -> bool {
+    let policy = &entry.policy;
+    policy.everywhere
+        || if policy.flavour.is_in(TierKind::Normal) {
+            selectors.is_matched(entry.selector)
+        } else {
+            selectors.is_matched_by_host(entry.selector)
         }
-        let id = self.next_selector;
-        self.next_selector += 1;
-        self.index.add_selector(id, selector.expr(), &mut Vec::new());
-        self.selector_texts.insert(id, text.clone());
-        self.selectors.insert(text, SharedSelector { id, policies: BTreeSet::from([key.clone()]) });
-        id
-    }
-}
-
-/// How many endpoints of this node a policy with this selector applies to.
-fn count(index: &LabelIndex, hosts: &BTreeSet<ItemId>, selector: SelectorId, policy: &Policy) -> u32 {
-    let matched = index.items_of(selector).filter(|item| applies(hosts, *item, policy));
-    u32::try_from(matched.count()).unwrap_or(u32::MAX)
-}
-
-/// Whether a policy says anything to an endpoint that it selects. Workloads know normal traffic only.
-fn applies(hosts: &BTreeSet<ItemId>, item: ItemId, policy: &Policy) -> bool {
-    policy.flavour.is_in(TierKind::Normal) || hosts.contains(&item)
 }

@@ -1,6 +1,6 @@
 //! All kinds of policy as the one kind that the rest of the graph knows.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use tortie_api::policy::{GlobalNetworkPolicySpec, NetworkPolicySpec, PerformanceHint, PolicyType, Rule};
 use tortie_api::resource::Resource;
@@ -9,6 +9,7 @@ use tortie_api::staged::StagedAction;
 use tortie_api::{Key, Kind, convert as api_convert, policy};
 
 use super::model::{PolicyKey, PolicyKind};
+use super::packed_rules::PackedRules;
 use super::policies::{Flavour, Policy};
 use super::{Graph, convert};
 
@@ -53,10 +54,9 @@ impl Graph {
             spec.service_account_selector.as_ref(),
             namespace,
         );
-        self.set_policy(key, selector, |selector| Policy {
+        self.set_policy(key, selector, || Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::Normal,
@@ -67,10 +67,9 @@ impl Graph {
     }
 
     fn set_global_policy(&mut self, key: &Key, spec: &GlobalNetworkPolicySpec, staged: bool) {
-        self.set_policy(key, global_selector(spec), |selector| Policy {
+        self.set_policy(key, global_selector(spec), || Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::of(spec),
@@ -84,10 +83,9 @@ impl Graph {
         let (spec, notes) = converted;
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
-        self.set_policy(key, selector, |selector| Policy {
+        self.set_policy(key, selector, || Policy {
             tier: policy::DEFAULT_TIER.into(),
             order: spec.order,
-            selector,
             ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
             egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
             flavour: Flavour::Normal,
@@ -100,13 +98,12 @@ impl Graph {
     /// A direction without rules is left alone: the tiers of these policies pass what nobody decides.
     fn set_cluster_policy(&mut self, key: &Key, converted: Converted<GlobalNetworkPolicySpec>) {
         let (spec, notes) = converted;
-        let some = |rules: Vec<Rule>| (!rules.is_empty()).then(|| rules.into());
-        self.set_policy(key, global_selector(&spec), |selector| Policy {
-            tier: spec.tier.into(),
+        let some = |rules: &[Rule]| (!rules.is_empty()).then(|| PackedRules::new(rules));
+        self.set_policy(key, global_selector(&spec), || Policy {
+            tier: spec.tier.as_str().into(),
             order: spec.order,
-            selector,
-            ingress: some(spec.ingress),
-            egress: some(spec.egress),
+            ingress: some(&spec.ingress),
+            egress: some(&spec.egress),
             flavour: Flavour::Normal,
             everywhere: false,
             staged: false,
@@ -118,10 +115,10 @@ impl Graph {
         &mut self,
         key: &Key,
         selector: Result<Selector, SelectorError>,
-        policy: impl FnOnce(Selector) -> Policy,
+        policy: impl FnOnce() -> Policy,
     ) {
         match selector {
-            Ok(selector) => self.policies.set_policy(&policy_key(key), policy(selector), &mut self.sets),
+            Ok(selector) => self.policies.set_policy(&policy_key(key), &selector, policy(), &mut self.sets),
             // The parts were parsed at the edge; only their sum can be too deep or a label too long. What is in
             // force stays in force.
             Err(error) => {
@@ -152,8 +149,8 @@ fn global_selector(spec: &GlobalNetworkPolicySpec) -> Result<Selector, SelectorE
 }
 
 /// The rules of one direction, if the policy applies to it. Without types it applies to both.
-fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<Arc<[Rule]>> {
-    (types.is_empty() || types.contains(&direction)).then(|| rules.into())
+fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<PackedRules> {
+    (types.is_empty() || types.contains(&direction)).then(|| PackedRules::new(rules))
 }
 
 /// Notes of a conversion: they begin with the field that they are about.
@@ -164,6 +161,9 @@ fn by_field(notes: Vec<String>) -> Vec<(String, String)> {
     };
     notes.into_iter().map(split).collect()
 }
+
+/// The namespace of global policies, kept once.
+static NO_NAMESPACE: LazyLock<Arc<str>> = LazyLock::new(Arc::default);
 
 /// The policy that a resource is.
 pub(super) fn policy_key(key: &Key) -> PolicyKey {
@@ -180,7 +180,7 @@ pub(super) fn policy_key(key: &Key) -> PolicyKey {
     };
     PolicyKey {
         kind,
-        namespace: key.namespace.as_deref().unwrap_or_default().into(),
+        namespace: key.namespace.as_deref().map_or_else(|| NO_NAMESPACE.clone(), Arc::from),
         name: key.name.as_str().into(),
     }
 }

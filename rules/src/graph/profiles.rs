@@ -1,24 +1,56 @@
-//! Profiles: rules that apply where no tier decides, and labels for their endpoints.
-//!
-//! A profile's rules are converted while an endpoint of this node lists it; one that nobody defines denies
-//! everything.
+//! Profiles: which are in use on this node, what their rules are, which labels endpoints inherit from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tortie_api::Key;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tortie_api::Kind;
 use tortie_api::convert::{NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX};
 use tortie_api::policy::{Action, ProfileSpec, Rule};
 
-use super::convert::{self, SetDefinition};
+use super::convert::{self, SetNeed};
+use super::label_index::Texts;
 use super::model::{Event, Problem, ProfileRules, RuleSpec, SetId};
+use super::packed_rules::{PackedRules, Parsed};
 use super::sets::IpSets;
 
-/// See the module's documentation.
+/// What defines a profile, sorted: a Profile document comes before what a Namespace or ServiceAccount implies, of
+/// which there can only be one each.
+type Sources = SmallVec<[Source; 1]>;
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    /// Ingress and egress, if there are any.
+    rules: Option<Box<[PackedRules; 2]>>,
+    /// Only while another one is in force: its labels are in the label index.
+    labels: Option<Texts>,
+}
+
+/// The labels that a profile gives after a change.
+#[derive(Debug)]
+pub(crate) enum Inherited {
+    /// Those that it gave before.
+    Same,
+    /// Those of the definition that came.
+    Own,
+    Other(Texts),
+}
+
+impl Source {
+    fn new(kind: Kind, spec: &ProfileSpec) -> Self {
+        let has_rules = !spec.ingress.is_empty() || !spec.egress.is_empty();
+        let rules =
+            has_rules.then(|| Box::new([&spec.ingress, &spec.egress].map(|rules| PackedRules::new(rules))));
+        Self { kind, rules, labels: None }
+    }
+}
+
+/// Profiles: rules that apply where no tier decides, and labels for their endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Profiles {
-    /// Who defines each profile: a Profile document comes before what a Namespace or ServiceAccount implies.
-    sources: BTreeMap<Arc<str>, BTreeMap<Key, ProfileSpec>>,
+    sources: FxHashMap<Box<str>, Sources>,
     /// Profiles that endpoints of this node list, with the number of those endpoints.
     users: BTreeMap<Arc<str>, u32>,
     held: BTreeMap<Arc<str>, Vec<SetId>>,
@@ -31,25 +63,55 @@ pub(crate) struct Profiles {
 const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 
 impl Profiles {
-    /// Adds, changes or removes what one object says of a profile. Returns the labels that are now inherited.
+    /// Adds, changes or removes what one object says of a profile. Returns what is inherited from now on; `labels`
+    /// are those that are inherited so far.
     pub(crate) fn define(
         &mut self,
         name: &str,
-        by: &Key,
-        spec: Option<ProfileSpec>,
-    ) -> BTreeMap<String, String> {
-        let name: Arc<str> = name.into();
-        let sources = self.sources.entry(name.clone()).or_default();
-        match spec {
-            Some(spec) => sources.insert(by.clone(), spec),
-            None => sources.remove(by),
-        };
-        let labels = sources.values().next().map(|s| s.labels_to_apply.clone()).unwrap_or_default();
-        if sources.is_empty() {
-            self.sources.remove(&name);
+        by: Kind,
+        spec: Option<&ProfileSpec>,
+        labels: impl Fn() -> Texts,
+    ) -> Inherited {
+        if self.users.contains_key(name) {
+            self.dirty.insert(name.into());
         }
-        self.dirty.insert(name);
-        labels
+        let Some(spec) = spec else { return self.undefine(name, by) };
+        if !self.sources.contains_key(name) {
+            self.sources.insert(name.into(), Sources::new());
+        }
+        let sources = self.sources.get_mut(name).expect("inserted above");
+        let mut new = Source::new(by, spec);
+        let at = sources.partition_point(|source| source.kind < by);
+        if at > 0 {
+            let own = spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone()));
+            new.labels = Some(own.collect());
+        }
+        if sources.get(at).is_some_and(|source| source.kind == by) {
+            sources[at] = new;
+        } else {
+            sources.insert(at, new);
+        }
+        if at > 0 {
+            return Inherited::Same;
+        }
+        if let Some(second) = sources.get_mut(1)
+            && second.labels.is_none()
+        {
+            second.labels = Some(labels());
+        }
+        Inherited::Own
+    }
+
+    fn undefine(&mut self, name: &str, by: Kind) -> Inherited {
+        let Some(sources) = self.sources.get_mut(name) else { return Inherited::Same };
+        let Some(at) = sources.iter().position(|source| source.kind == by) else { return Inherited::Same };
+        sources.remove(at);
+        if let Some(first) = sources.first_mut() {
+            // The one in force has no labels here, so there is nothing to take from it.
+            return first.labels.take().map_or(Inherited::Same, Inherited::Other);
+        }
+        self.sources.remove(name);
+        Inherited::Other(Texts::new())
     }
 
     /// An endpoint of this node began to list a profile.
@@ -120,15 +182,18 @@ impl Profiles {
     fn convert(
         &self,
         name: &Arc<str>,
-        definitions: &mut Vec<SetDefinition>,
+        definitions: &mut Vec<SetNeed>,
         problems: &mut Vec<Problem>,
     ) -> ProfileRules {
         let object = format!("Profile {name}");
-        let (ingress, egress) = if let Some(spec) = self.sources.get(name).and_then(|s| s.values().next()) {
-            let mut convert = |rules: &[Rule], direction| {
-                convert::rules(rules, direction, &object, "", definitions, problems)
+        let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
+            let mut parsed = Parsed::default();
+            let mut convert = |at: usize, direction| {
+                let rules =
+                    source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack(&mut parsed));
+                convert::rules(&rules, direction, &object, "", definitions, problems)
             };
-            (convert(&spec.ingress, "ingress"), convert(&spec.egress, "egress"))
+            (convert(0, "ingress"), convert(1, "egress"))
         } else {
             let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
             let bare: Vec<RuleSpec> =

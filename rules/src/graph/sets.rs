@@ -2,35 +2,22 @@
 //!
 //! A member stays as long as somebody contributes it. Changes within one flush cancel out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use tortie_api::net::Protocol;
+use tortie_api::selector::Selector;
 
-use super::convert::{PortProtocol, SetDefinition};
+use super::contributors::{Contributor, Contributors, Filter, Held};
+use super::convert::{SetDefinition, SetNeed};
+use super::counted::Counted;
 use super::cover::{NetCounts, Visible};
-use super::label_index::{ItemId, LabelIndex, MatchChange, SelectorId};
+use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId, Texts};
 use super::model::{Event, Member, SetId, SetKind};
-
-/// Something with labels and addresses: an endpoint or a network set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Contributor {
-    /// Addresses and networks.
-    pub(crate) nets: Vec<IpNet>,
-    /// Named ports.
-    pub(crate) ports: Vec<NamedPort>,
-}
-
-/// A port of an endpoint that has a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamedPort {
-    pub(crate) name: Arc<str>,
-    pub(crate) protocol: Protocol,
-    pub(crate) port: u16,
-}
+use super::shared_selectors::SharedSelectors;
+use super::slab::Slab;
 
 /// Addresses and ports behind a service, from its endpoint slices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,14 +28,10 @@ pub(crate) struct ServiceBackends {
 
 /// `(namespace, service)`.
 pub(crate) type ServiceKey = (Arc<str>, Arc<str>);
+/// A set, as long as it lives.
+type SetNumber = u32;
 
-#[derive(Debug)]
-enum Filter {
-    Addresses,
-    NamedPort(PortProtocol, Arc<str>),
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Origin {
     Selector(SelectorId, Filter),
     Service(ServiceKey),
@@ -56,51 +39,52 @@ enum Origin {
 
 #[derive(Debug)]
 struct IpSet {
+    id: SetId,
     kind: SetKind,
     origin: Origin,
     users: u32,
     nets: NetCounts,
-    ports: BTreeMap<Member, u32>,
+    ports: Counted<Member>,
     /// Visible changes since the last flush; only kept once the set was put out.
     pending: BTreeMap<Member, bool>,
     published: bool,
-}
-
-#[derive(Debug)]
-struct SharedSelector {
-    id: SelectorId,
-    sets: BTreeSet<SetId>,
+    is_dirty: bool,
 }
 
 /// All ip sets that active policies use.
 #[derive(Debug)]
 pub(crate) struct IpSets {
-    suppress_covered: bool,
     index: LabelIndex,
-    items: FxHashMap<ItemId, Contributor>,
-    sets: BTreeMap<SetId, IpSet>,
-    selectors: FxHashMap<Arc<str>, SharedSelector>,
-    selector_texts: FxHashMap<SelectorId, Arc<str>>,
-    next_selector: SelectorId,
+    items: Contributors,
+    members: Members,
+    by_id: FxHashMap<SetId, SetNumber>,
+    selectors: SharedSelectors<SetNumber>,
     services: BTreeMap<ServiceKey, BTreeMap<Arc<str>, ServiceBackends>>,
-    service_sets: BTreeMap<ServiceKey, BTreeSet<SetId>>,
-    dirty: BTreeSet<SetId>,
+    service_sets: BTreeMap<ServiceKey, Vec<SetNumber>>,
+}
+
+/// The sets with their members.
+#[derive(Debug)]
+struct Members {
+    suppress_covered: bool,
+    sets: Slab<IpSet>,
+    dirty: Vec<SetNumber>,
+    /// Kept for its memory.
+    visible: Vec<Visible>,
 }
 
 impl IpSets {
     /// With `suppress_covered`, members inside another member's network are left out.
     pub(crate) fn new(suppress_covered: bool) -> Self {
+        let (sets, dirty, visible) = (Slab::default(), Vec::new(), Vec::new());
         Self {
-            suppress_covered,
             index: LabelIndex::default(),
-            items: FxHashMap::default(),
-            sets: BTreeMap::new(),
-            selectors: FxHashMap::default(),
-            selector_texts: FxHashMap::default(),
-            next_selector: 0,
+            items: Contributors::default(),
+            members: Members { suppress_covered, sets, dirty, visible },
+            by_id: FxHashMap::default(),
+            selectors: SharedSelectors::default(),
             services: BTreeMap::new(),
             service_sets: BTreeMap::new(),
-            dirty: BTreeSet::new(),
         }
     }
 
@@ -108,19 +92,22 @@ impl IpSets {
     pub(crate) fn set_item<'a>(
         &mut self,
         id: ItemId,
-        contributor: Contributor,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        contributor: Contributor<'_>,
+        labels: ItemLabels<impl Iterator<Item = Label<'a>>, impl Iterator<Item = Label<'a>>>,
         parents: impl Iterator<Item = &'a str>,
     ) {
-        let mut changes = Vec::new();
-        if let Some(old) = self.items.get(&id).filter(|old| **old != contributor).cloned() {
-            for selector in self.index.selectors_of(id).to_vec() {
-                self.contribute_by_selector(selector, &old, false);
-                self.contribute_by_selector(selector, &contributor, true);
+        if let Some(old) = self.items.set(id, contributor) {
+            for selector in self.index.selectors_of(id) {
+                let sets = self.selectors.users(*selector);
+                sets.iter().for_each(|set| self.members.contribute(*set, &self.items, &old, false));
+                if let Some(new) = self.items.get(id) {
+                    sets.iter().for_each(|set| self.members.contribute(*set, &self.items, new, true));
+                }
             }
+            self.items.forget(&old);
         }
-        self.items.insert(id, contributor);
-        self.index.set_item(id, labels, parents, &mut changes);
+        let mut changes = Vec::new();
+        self.index.set_item(id, labels, parents, &|_| Vec::new(), &mut changes);
         self.follow(&changes);
     }
 
@@ -129,18 +116,27 @@ impl IpSets {
         let mut changes = Vec::new();
         self.index.remove_item(id, &mut changes);
         self.follow(&changes);
-        self.items.remove(&id);
+        self.items.remove(id);
+    }
+
+    /// An item's labels, parents, and what it contributes.
+    pub(crate) fn describe(&self, id: ItemId) -> Option<Description> {
+        let (labels, parents) = self.index.describe(id)?;
+        let held = self.items.get(id)?;
+        let (nets, ports) = (held.nets().collect(), self.items.ports_of(held).to_vec());
+        Some(Description { labels, parents, nets, ports })
     }
 
     /// Sets the labels that items inherit from a profile.
-    pub(crate) fn set_profile_labels<'a>(
-        &mut self,
-        name: &str,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
-    ) {
+    pub(crate) fn set_profile_labels<'a>(&mut self, name: &str, labels: impl Iterator<Item = Label<'a>>) {
         let mut changes = Vec::new();
         self.index.set_parent_labels(name, labels, &mut changes);
         self.follow(&changes);
+    }
+
+    /// The labels that items inherit from a profile.
+    pub(crate) fn profile_labels(&self, name: &str) -> Texts {
+        self.index.parent_labels(name)
     }
 
     /// Sets what one endpoint slice of a service holds; `None` removes it.
@@ -161,199 +157,193 @@ impl IpSets {
         if old.as_ref() == backends {
             return;
         }
-        for id in self.service_sets.get(service).cloned().unwrap_or_default() {
-            let kind = self.sets[&id].kind;
+        for number in self.service_sets.get(service).into_iter().flatten() {
+            let kind = self.members.sets[*number].kind;
             for (backends, on) in [(old.as_ref(), false), (backends, true)] {
                 for member in backends.into_iter().flat_map(|b| service_members(kind, b)) {
-                    self.count(&id, member, on);
+                    self.members.count(*number, member, on);
                 }
             }
         }
     }
 
     /// A rule began to use a set.
-    pub(crate) fn acquire(&mut self, definition: &SetDefinition) -> SetId {
-        let id = definition.id();
-        self.dirty.insert(id.clone());
-        if let Some(set) = self.sets.get_mut(&id) {
-            set.users += 1;
+    pub(crate) fn acquire(&mut self, need: &SetNeed) -> SetId {
+        let id = need.id.clone();
+        if let Some(number) = self.by_id.get(&id) {
+            self.members.sets[*number].users += 1;
+            self.members.mark(*number);
             return id;
         }
-        let origin = match definition {
-            SetDefinition::Selected(selector) => {
-                Origin::Selector(self.share_selector(selector, &id), Filter::Addresses)
-            }
-            SetDefinition::NamedPort { selector, protocol, port } => Origin::Selector(
-                self.share_selector(selector, &id),
-                Filter::NamedPort(*protocol, port.clone()),
-            ),
-            SetDefinition::Service { namespace, name }
-            | SetDefinition::ServiceAddresses { namespace, name } => {
-                let key = (namespace.clone(), name.clone());
-                self.service_sets.entry(key.clone()).or_default().insert(id.clone());
-                Origin::Service(key)
-            }
-        };
-        let set = IpSet {
-            kind: definition.kind(),
-            origin,
+        let number = self.members.sets.add(IpSet {
+            id: id.clone(),
+            kind: need.definition.kind(),
+            // Replaced below, where the set's number is known.
+            origin: Origin::Service((Arc::default(), Arc::default())),
             users: 1,
             nets: NetCounts::default(),
-            ports: BTreeMap::new(),
+            ports: Counted::default(),
             pending: BTreeMap::new(),
             published: false,
-        };
-        self.sets.insert(id.clone(), set);
-        self.fill(&id);
+            is_dirty: false,
+        });
+        self.by_id.insert(id.clone(), number);
+        self.members.mark(number);
+        match &need.definition {
+            SetDefinition::Selected(selector) => self.fill(number, selector, Filter::Addresses),
+            SetDefinition::NamedPort { selector, protocol, port } => {
+                self.fill(number, selector, Filter::NamedPort(*protocol, port.clone()));
+            }
+            SetDefinition::Service { namespace, name }
+            | SetDefinition::ServiceAddresses { namespace, name } => {
+                self.fill_from_service(number, (namespace.clone(), name.clone()));
+            }
+        }
         id
     }
 
     /// A rule ceased to use a set. The set goes at the next flush unless somebody uses it again.
     pub(crate) fn release(&mut self, id: &SetId) {
-        if let Some(set) = self.sets.get_mut(id) {
-            set.users -= 1;
-            self.dirty.insert(id.clone());
+        if let Some(number) = self.by_id.get(id) {
+            self.members.sets[*number].users -= 1;
+            self.members.mark(*number);
         }
     }
 
     /// New sets and changes of members go to `added`, sets that nobody uses any more to `gone`.
     pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(set) = self.sets.get_mut(&id) else { continue };
-            if set.users == 0 {
-                if set.published {
-                    gone.push(Event::SetGone(id.clone()));
-                }
-                self.forget(&id);
-            } else if set.published {
-                let pending = std::mem::take(&mut set.pending);
-                let pick = |on: bool| pending.iter().filter(|(_, v)| **v == on).map(|(m, _)| *m).collect();
-                let (in_, out): (Vec<_>, Vec<_>) = (pick(true), pick(false));
-                if !pending.is_empty() {
-                    added.push(Event::SetChanged { id, added: in_, removed: out });
-                }
+        let mut dirty = std::mem::take(&mut self.members.dirty);
+        dirty.sort_unstable_by(|a, b| self.members.sets[*a].id.cmp(&self.members.sets[*b].id));
+        for number in dirty {
+            let set = &mut self.members.sets[number];
+            set.is_dirty = false;
+            if set.users > 0 {
+                added.extend(set.flush(self.members.suppress_covered));
             } else {
-                set.published = true;
-                set.pending.clear();
-                added.push(set.as_event(&id, self.suppress_covered));
+                if set.published {
+                    gone.push(Event::SetGone(set.id.clone()));
+                }
+                self.forget(number);
             }
         }
     }
 
     /// Sets as of the last flush.
     pub(crate) fn len(&self) -> usize {
-        self.sets.len()
+        self.by_id.len()
     }
 
-    fn share_selector(&mut self, selector: &tortie_api::selector::Selector, set: &SetId) -> SelectorId {
-        let text: Arc<str> = selector.canonical().into();
-        if let Some(shared) = self.selectors.get_mut(&text) {
-            shared.sets.insert(set.clone());
-            return shared.id;
-        }
-        let id = self.next_selector;
-        self.next_selector += 1;
-        // The caller fills the set from the index, so the matches need not be followed one by one.
-        self.index.add_selector(id, selector.expr(), &mut Vec::new());
-        self.selector_texts.insert(id, text.clone());
-        self.selectors.insert(text, SharedSelector { id, sets: BTreeSet::from([set.clone()]) });
-        id
+    /// How many things of each kind are kept for items.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 5] {
+        self.index.sizes()
     }
 
-    fn fill(&mut self, id: &SetId) {
-        let members: Vec<Member> = match &self.sets[id].origin {
-            Origin::Selector(selector, filter) => self
-                .index
-                .items_of(*selector)
-                .filter_map(|item| self.items.get(&item))
-                .flat_map(|item| members_of(item, filter))
-                .collect(),
-            Origin::Service(key) => {
-                let kind = self.sets[id].kind;
-                self.services
-                    .get(key)
-                    .into_iter()
-                    .flatten()
-                    .flat_map(|(_, b)| service_members(kind, b))
-                    .collect()
+    fn fill(&mut self, number: SetNumber, selector: &Selector, filter: Filter) {
+        let (id, is_new) = self.selectors.acquire(selector.canonical(), number);
+        let items =
+            if is_new { self.index.add_selector(id, selector.expr()) } else { self.index.items_of(id) };
+        self.members.sets[number].origin = Origin::Selector(id, filter);
+        for item in items {
+            if let Some(held) = self.items.get(item) {
+                self.members.contribute(number, &self.items, held, true);
             }
-        };
-        for member in members {
-            self.count(id, member, true);
         }
+    }
+
+    fn fill_from_service(&mut self, number: SetNumber, key: ServiceKey) {
+        let kind = self.members.sets[number].kind;
+        for backends in self.services.get(&key).into_iter().flat_map(BTreeMap::values) {
+            for member in service_members(kind, backends) {
+                self.members.count(number, member, true);
+            }
+        }
+        self.service_sets.entry(key.clone()).or_default().push(number);
+        self.members.sets[number].origin = Origin::Service(key);
     }
 
     fn follow(&mut self, changes: &[MatchChange]) {
         for change in changes {
-            if let Some(contributor) = self.items.get(&change.item).cloned() {
-                self.contribute_by_selector(change.selector, &contributor, change.matched);
+            let Some(held) = self.items.get(change.item) else { continue };
+            for set in self.selectors.users(change.selector) {
+                self.members.contribute(*set, &self.items, held, change.matched);
             }
         }
     }
 
-    fn contribute_by_selector(&mut self, selector: SelectorId, contributor: &Contributor, on: bool) {
-        let sets = self.selectors[&self.selector_texts[&selector]].sets.clone();
-        for id in sets {
-            let members = match &self.sets[&id].origin {
-                Origin::Selector(_, filter) => members_of(contributor, filter),
-                Origin::Service(_) => Vec::new(),
-            };
-            for member in members {
-                self.count(&id, member, on);
-            }
-        }
-    }
-
-    /// Counts one contribution of a member, or takes it back.
-    fn count(&mut self, id: &SetId, member: Member, on: bool) {
-        let set = self.sets.get_mut(id).expect("only known sets are counted");
-        match member {
-            Member::Net(net) => {
-                let mut visible = Vec::new();
-                if on {
-                    set.nets.add(net, self.suppress_covered, &mut visible);
-                } else {
-                    set.nets.remove(net, self.suppress_covered, &mut visible);
-                }
-                for Visible(net, on) in visible {
-                    set.note(Member::Net(net), on);
-                }
-            }
-            Member::AddressPort(..) => {
-                let count = set.ports.entry(member).or_insert(0);
-                let before = *count;
-                *count = if on { before + 1 } else { before.saturating_sub(1) };
-                let after = *count;
-                if after == 0 {
-                    set.ports.remove(&member);
-                }
-                if (before == 0) != (after == 0) {
-                    set.note(member, on);
-                }
-            }
-        }
-        self.dirty.insert(id.clone());
-    }
-
-    fn forget(&mut self, id: &SetId) {
-        let Some(set) = self.sets.remove(id) else { return };
+    fn forget(&mut self, number: SetNumber) {
+        let set = self.members.sets.remove(number);
+        self.by_id.remove(&set.id);
         match set.origin {
             Origin::Selector(selector, _) => {
-                let text = self.selector_texts[&selector].clone();
-                let shared = self.selectors.get_mut(&text).expect("a set's selector is shared");
-                shared.sets.remove(id);
-                if shared.sets.is_empty() {
-                    self.selectors.remove(&text);
-                    self.selector_texts.remove(&selector);
+                if self.selectors.release(selector, &number) {
                     self.index.remove_selector(selector);
                 }
             }
             Origin::Service(key) => {
                 if let Some(sets) = self.service_sets.get_mut(&key) {
-                    sets.remove(id);
+                    sets.retain(|other| *other != number);
                     if sets.is_empty() {
                         self.service_sets.remove(&key);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// An item as it was given.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) labels: ItemLabels<Texts, Texts>,
+    pub(crate) parents: Vec<String>,
+    pub(crate) nets: Vec<ipnet::IpNet>,
+    pub(crate) ports: Vec<super::contributors::NamedPort>,
+}
+
+impl Members {
+    fn mark(&mut self, number: SetNumber) {
+        let set = &mut self.sets[number];
+        if !set.is_dirty {
+            set.is_dirty = true;
+            self.dirty.push(number);
+        }
+    }
+
+    /// Counts what an item contributes to a set, or takes it back.
+    fn contribute(&mut self, number: SetNumber, items: &Contributors, held: &Held, on: bool) {
+        let Origin::Selector(_, filter) = &self.sets[number].origin else { return };
+        match filter {
+            Filter::Addresses => held.nets().for_each(|net| self.count(number, Member::Net(net), on)),
+            filter @ Filter::NamedPort(..) => {
+                let filter = filter.clone();
+                items.members(held, &filter, |member| self.count(number, member, on));
+            }
+        }
+    }
+
+    /// Counts one contribution of a member, or takes it back.
+    fn count(&mut self, number: SetNumber, member: Member, on: bool) {
+        self.mark(number);
+        let set = &mut self.sets[number];
+        match member {
+            Member::Net(net) if !set.published => {
+                set.nets.count(net, on);
+            }
+            Member::Net(net) => {
+                self.visible.clear();
+                if on {
+                    set.nets.add(net, self.suppress_covered, &mut self.visible);
+                } else {
+                    set.nets.remove(net, self.suppress_covered, &mut self.visible);
+                }
+                for Visible(net, on) in &self.visible {
+                    set.note(Member::Net(*net), *on);
+                }
+            }
+            Member::AddressPort(..) => {
+                if if on { set.ports.add(member) } else { set.ports.remove(member) } {
+                    set.note(member, on);
                 }
             }
         }
@@ -368,29 +358,23 @@ impl IpSet {
         }
     }
 
-    fn as_event(&self, id: &SetId, suppress: bool) -> Event {
-        let members = match self.kind {
-            SetKind::Net => self.nets.visible(suppress).into_iter().map(Member::Net).collect(),
-            SetKind::AddressPort => self.ports.keys().copied().collect(),
-        };
-        Event::SetAdded { id: id.clone(), kind: self.kind, members }
-    }
-}
-
-fn members_of(contributor: &Contributor, filter: &Filter) -> Vec<Member> {
-    match filter {
-        Filter::Addresses => contributor.nets.iter().map(|n| Member::Net(*n)).collect(),
-        Filter::NamedPort(protocol, name) => {
-            let wanted = contributor.ports.iter().filter(|p| p.name == *name && protocol.admits(p.protocol));
-            wanted
-                .flat_map(|p| {
-                    contributor
-                        .nets
-                        .iter()
-                        .map(|n| Member::AddressPort(n.addr(), p.protocol.number(), p.port))
-                })
-                .collect()
+    fn flush(&mut self, suppress: bool) -> Option<Event> {
+        let id = self.id.clone();
+        if self.published {
+            let pending = std::mem::take(&mut self.pending);
+            let pick = |on: bool| pending.iter().filter(|(_, v)| **v == on).map(|(m, _)| *m).collect();
+            let (added, removed) = (pick(true), pick(false));
+            return (!pending.is_empty()).then_some(Event::SetChanged { id, added, removed });
         }
+        self.published = true;
+        let mut members = Vec::with_capacity(self.nets.len() + self.ports.values().len());
+        match self.kind {
+            SetKind::Net => members.extend(self.nets.visible(suppress).map(Member::Net)),
+            SetKind::AddressPort => members.extend(self.ports.values().iter()),
+        }
+        self.nets.shrink();
+        self.ports.shrink();
+        Some(Event::SetAdded { id, kind: self.kind, members })
     }
 }
 

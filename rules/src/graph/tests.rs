@@ -1,3 +1,6 @@
+mod random;
+mod states;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tortie_api::manifest::parse_documents;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tortie_api::selector::Selector;
 
@@ -66,8 +66,14 @@ impl Model {
                 let labels = self.labels();
                 let parents: Vec<String> =
                     ["x", "y", "z"].into_iter().filter(|_| self.random(2) == 0).map(str::to_owned).collect();
-                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-                self.index.set_item(id, pairs, parents.iter().map(String::as_str), &mut out);
+                // Some of the labels are given.
+                let (own, given): (Vec<_>, Vec<_>) = labels
+                    .iter()
+                    .map(|(k, v)| (k.as_str(), v.as_str()))
+                    .partition(|(k, v)| *k != "b" || *v == "2");
+                let pairs = ItemLabels { own: own.into_iter(), given: given.into_iter() };
+                let parents_of = parents.iter().map(String::as_str);
+                self.index.set_item(id, pairs, parents_of, &|_| Vec::new(), &mut out);
                 self.items.insert(id, (labels, parents));
             }
             4 => {
@@ -89,7 +95,12 @@ impl Model {
                     self.reported.retain(|(_, s)| *s != id);
                 } else {
                     let selector = Selector::parse(SELECTORS[id as usize]).unwrap();
-                    self.index.add_selector(id, selector.expr(), &mut out);
+                    let items = self.index.add_selector(id, selector.expr());
+                    out.extend(items.into_iter().map(|item| MatchChange {
+                        item,
+                        selector: id,
+                        matched: true,
+                    }));
                     self.selectors.insert(id, selector);
                 }
             }
@@ -127,7 +138,7 @@ fn any_series_of_changes_ends_with_what_plain_evaluation_says() {
         let expected = model.expected();
         assert_eq!(model.reported, expected, "after step {step}");
         for id in model.selectors.keys() {
-            let items: Vec<ItemId> = model.index.items_of(*id).collect();
+            let items = model.index.items_of(*id);
             let wanted: Vec<ItemId> = expected.iter().filter(|(_, s)| s == id).map(|(i, _)| *i).collect();
             assert_eq!(items, wanted);
         }
@@ -136,4 +147,47 @@ fn any_series_of_changes_ends_with_what_plain_evaluation_says() {
             assert_eq!(model.index.selectors_of(*id), wanted);
         }
     }
+}
+
+fn put(index: &mut LabelIndex, id: ItemId, own: &[Label<'_>]) {
+    let labels = ItemLabels { own: own.iter().copied(), given: std::iter::empty() };
+    index.set_item(id, labels, std::iter::empty(), &|_| Vec::new(), &mut Vec::new());
+}
+
+/// Selectors that were evaluated in vain while `work` was done.
+fn misses(index: &mut LabelIndex, work: impl FnOnce(&mut LabelIndex)) -> u32 {
+    let sum = |index: &LabelIndex| index.selectors.iter().map(|(_, s)| s.misses).sum::<u32>();
+    let before = sum(index);
+    work(index);
+    sum(index) - before
+}
+
+#[test]
+fn selectors_that_come_before_the_items_do_not_all_stand_at_the_label_that_they_share() {
+    let mut index = LabelIndex::default();
+    for i in 0..1000 {
+        let selector = Selector::parse(&format!("shared == 'x' && has(own-{i})")).unwrap();
+        index.add_selector(i, selector.expr());
+    }
+    let in_vain = misses(&mut index, |index| put(index, 0, &[("own-7", "y"), ("shared", "x")]));
+    assert!(in_vain <= 1, "{in_vain} of 1000 selectors were evaluated in vain");
+    assert_eq!(index.selectors_of(0), [7]);
+}
+
+#[test]
+fn an_anchor_that_has_become_bad_is_left() {
+    let mut index = LabelIndex::default();
+    // When the selectors come, their own labels are everywhere and the shared one is nowhere.
+    let keys: Vec<String> = (0..50).map(|i| format!("own-{i}")).collect();
+    let all: Vec<Label<'_>> = keys.iter().map(|key| (key.as_str(), "y")).collect();
+    (0..10).for_each(|id| put(&mut index, id, &all));
+    for (i, key) in (0..).zip(&keys) {
+        let selector = Selector::parse(&format!("shared == 'x' && has({key})")).unwrap();
+        index.add_selector(i, selector.expr());
+    }
+    // Then it is the other way round.
+    (0..10).for_each(|id| put(&mut index, id, &[]));
+    (10..500).for_each(|id| put(&mut index, id, &[("shared", "x")]));
+    let in_vain = misses(&mut index, |index| put(index, 500, &[("shared", "x")]));
+    assert_eq!(in_vain, 0);
 }

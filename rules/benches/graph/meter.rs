@@ -1,0 +1,71 @@
+//! Time and memory between two points of a program.
+
+use std::alloc::System;
+use std::time::Duration;
+
+use cap::Cap;
+use nix::time::ClockId;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Bytes in use and their peak, over the number of allocations.
+#[global_allocator]
+static HEAP: Cap<&StatsAlloc<System>> = Cap::new(&INSTRUMENTED_SYSTEM, usize::MAX);
+
+/// What a case took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    /// Things that were handled, for the time per unit.
+    pub(crate) units: usize,
+    /// Of the processor, while the clock ran.
+    pub(crate) time: Duration,
+    /// Bytes beyond those in use when the clock was started first, at most.
+    pub(crate) peak: usize,
+    /// Bytes that stayed, without inputs and events.
+    pub(crate) retained: usize,
+    /// Allocations while the clock ran, changes of size included.
+    pub(crate) allocations: usize,
+}
+
+/// Bytes in use.
+pub(crate) fn heap() -> usize {
+    HEAP.allocated()
+}
+
+/// A stopwatch that can be stopped and started again.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    figures: Figures,
+    base: Option<usize>,
+}
+
+impl Meter {
+    /// Runs `work` with the clock on, as so many units.
+    pub(crate) fn measure<T>(&mut self, units: usize, work: impl FnOnce() -> T) -> T {
+        let base = *self.base.get_or_insert_with(heap);
+        let before = count();
+        let start = processor_time();
+        let result = work();
+        self.figures.time += processor_time().saturating_sub(start);
+        self.figures.allocations += count() - before;
+        self.figures.peak = HEAP.max_allocated().saturating_sub(base);
+        self.figures.units += units;
+        result
+    }
+
+    /// The figures; `before` is what [`heap`] was before the inputs were made.
+    pub(crate) fn finish(mut self, before: usize) -> Figures {
+        self.figures.retained = heap().saturating_sub(before);
+        self.figures
+    }
+}
+
+/// What this process has used of the processor. There is one thread, so this is the time that it would take on a
+/// quiet machine.
+fn processor_time() -> Duration {
+    ClockId::CLOCK_PROCESS_CPUTIME_ID.now().expect("the clock is always there").into()
+}
+
+fn count() -> usize {
+    let stats = INSTRUMENTED_SYSTEM.stats();
+    stats.allocations + stats.reallocations
+}

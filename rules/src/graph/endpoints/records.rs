@@ -1,0 +1,135 @@
+//! Which endpoints there are, by name and by pod.
+
+use super::{ItemId, Place};
+use crate::graph::number_table::{Digest, NumberTable};
+use crate::graph::sets::Description;
+use crate::graph::slab::Pages;
+
+/// An endpoint that waits for the one that overrides it to go.
+#[derive(Debug)]
+pub(super) struct Rival {
+    pub(super) description: Description,
+    pub(super) place: Place,
+}
+
+/// One endpoint of the cluster.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// `namespace/name`, then the pod's name if a pod makes it. The pod's namespace is the endpoint's.
+    text: Box<str>,
+    namespace_end: u32,
+    name_end: u32,
+    /// A document makes it, alone or over a pod.
+    pub(super) has_document: bool,
+    /// It is in force.
+    pub(super) is_item: bool,
+    /// What the pod says while a document overrides it.
+    pub(super) rival: Option<Box<Rival>>,
+}
+
+impl Record {
+    /// `namespace/name`.
+    pub(super) fn id(&self) -> &str {
+        &self.text[..self.name_end as usize]
+    }
+
+    fn namespace(&self) -> &str {
+        &self.text[..self.namespace_end as usize]
+    }
+
+    fn name(&self) -> &str {
+        &self.text[self.namespace_end as usize + 1..self.name_end as usize]
+    }
+
+    fn pod(&self) -> &str {
+        &self.text[self.name_end as usize..]
+    }
+}
+
+/// All endpoints.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    all: Pages<Record>,
+    by_name: NumberTable,
+    by_pod: NumberTable,
+}
+
+fn digest(namespace: &str, name: &str) -> Digest {
+    Digest::of(&(namespace, name))
+}
+
+fn length(text: &str) -> u32 {
+    u32::try_from(text.len()).expect("names have at most some hundred bytes")
+}
+
+impl Records {
+    pub(super) fn get(&self, item: ItemId) -> &Record {
+        self.all.get(item).expect("only known endpoints are asked for")
+    }
+
+    pub(super) fn get_mut(&mut self, item: ItemId) -> &mut Record {
+        self.all.get_mut(item).expect("only known endpoints are asked for")
+    }
+
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<ItemId> {
+        self.by_name.find(digest(namespace, name), |item| self.is_named(item, namespace, name))
+    }
+
+    pub(super) fn is_named(&self, item: ItemId, namespace: &str, name: &str) -> bool {
+        let record = self.get(item);
+        record.namespace() == namespace && record.name() == name
+    }
+
+    /// A record with the number `item`, of which nothing is known yet but its name.
+    pub(super) fn add(&mut self, item: ItemId, namespace: &str, name: &str) -> ItemId {
+        let text: Box<str> = [namespace, "/", name].concat().into();
+        let (namespace_end, name_end) = (length(namespace), length(&text));
+        let (has_document, is_item, rival) = (false, false, None);
+        let record = Record { text, namespace_end, name_end, has_document, is_item, rival };
+        self.all.insert(item, record);
+        self.by_name.insert(digest(namespace, name), item);
+        item
+    }
+
+    pub(super) fn remove(&mut self, item: ItemId) {
+        self.remove_pod(item);
+        if let Some(record) = self.all.remove(item) {
+            self.by_name.remove(digest(record.namespace(), record.name()), item);
+        }
+    }
+
+    pub(super) fn of_pod(&self, namespace: &str, pod: &str) -> Option<ItemId> {
+        self.by_pod.find(digest(namespace, pod), |item| {
+            let record = self.get(item);
+            record.namespace() == namespace && record.pod() == pod
+        })
+    }
+
+    pub(super) fn has_pod(&self, item: ItemId) -> bool {
+        !self.get(item).pod().is_empty()
+    }
+
+    /// Notes the pod that makes an endpoint.
+    pub(super) fn set_pod(&mut self, item: ItemId, pod: &str) {
+        if self.get(item).pod() == pod {
+            return;
+        }
+        self.remove_pod(item);
+        let record = self.get_mut(item);
+        record.text = [record.id(), pod].concat().into();
+        let digest = digest(record.namespace(), pod);
+        self.by_pod.insert(digest, item);
+    }
+
+    /// Notes that no pod makes an endpoint any more.
+    pub(super) fn remove_pod(&mut self, item: ItemId) {
+        let record = self.get(item);
+        if record.pod().is_empty() {
+            return;
+        }
+        let digest = digest(record.namespace(), record.pod());
+        self.by_pod.remove(digest, item);
+        let record = self.get_mut(item);
+        record.text = record.id().into();
+    }
+}

@@ -1,0 +1,418 @@
+//! Rules in few bytes, for the many policies that select nothing on this node.
+//!
+//! ```text
+//! rules = { action { field } END }        field = FIELD value, only those that say something
+//! ```
+//!
+//! Selectors are kept as their canonical texts: nothing that is made of a rule depends on how they were written,
+//! except whether anything was.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use tortie_api::net::{IpVersion, Port, PortRange, Protocol};
+use tortie_api::policy::{
+    Action, EntityRule, HttpMatch, HttpPath, Icmp, Rule, RuleMetadata, ServiceAccountMatch, ServiceMatch,
+};
+use tortie_api::selector::Selector;
+
+use super::labels::{push_number, take_number};
+
+/// The rules of one direction of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackedRules(Box<[u8]>);
+
+impl PackedRules {
+    pub(crate) fn new(rules: &[Rule]) -> Self {
+        let mut writer = Writer(Vec::with_capacity(128 * rules.len()));
+        rules.iter().for_each(|rule| writer.rule(rule));
+        Self(writer.0.into())
+    }
+
+    /// The rules again.
+    pub(crate) fn unpack(&self, parsed: &mut Parsed) -> Vec<Rule> {
+        let mut reader = Reader(&self.0, parsed);
+        let mut rules = Vec::new();
+        while !reader.0.is_empty() {
+            rules.push(reader.rule().expect("what was packed can be unpacked"));
+        }
+        rules
+    }
+}
+
+/// Selectors that were unpacked before. Many policies ask for the same.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed(FxHashMap<Box<str>, Selector>);
+
+impl Parsed {
+    /// Enough for the policies of most nodes.
+    const MOST: usize = 4096;
+
+    fn selector(&mut self, text: &str) -> Option<Selector> {
+        if let Some(selector) = self.0.get(text) {
+            return Some(selector.clone());
+        }
+        let selector = Selector::parse(text).ok()?;
+        if self.0.len() < Self::MOST {
+            self.0.insert(text.into(), selector.clone());
+        }
+        Some(selector)
+    }
+}
+
+/// What follows. Fields of a side are those of the source; those of the destination are [`DESTINATION`] more.
+mod field {
+    pub(super) const END: u8 = 0;
+    pub(super) const IP_VERSION: u8 = 1;
+    pub(super) const PROTOCOL: u8 = 2;
+    pub(super) const ICMP: u8 = 3;
+    pub(super) const NOT_PROTOCOL: u8 = 4;
+    pub(super) const NOT_ICMP: u8 = 5;
+    pub(super) const HTTP: u8 = 6;
+    pub(super) const METADATA: u8 = 7;
+    pub(super) const NETS: u8 = 16;
+    pub(super) const SELECTOR: u8 = 17;
+    pub(super) const NAMESPACE_SELECTOR: u8 = 18;
+    pub(super) const SERVICES: u8 = 19;
+    pub(super) const PORTS: u8 = 20;
+    pub(super) const NOT_NETS: u8 = 21;
+    pub(super) const NOT_SELECTOR: u8 = 22;
+    pub(super) const NOT_PORTS: u8 = 23;
+    pub(super) const SERVICE_ACCOUNTS: u8 = 24;
+    pub(super) const DESTINATION: u8 = 16;
+}
+
+const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Log, Action::Pass];
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn rule(&mut self, rule: &Rule) {
+        let Rule {
+            action,
+            ip_version,
+            protocol,
+            icmp,
+            not_protocol,
+            not_icmp,
+            source,
+            destination,
+            http,
+            metadata,
+        } = rule;
+        let action = ACTIONS.iter().position(|a| a == action).expect("these are all actions");
+        push_number(&mut self.0, action);
+        self.field(field::IP_VERSION, ip_version.as_ref(), |w, v| w.0.push(u8::from(*v == IpVersion::V6)));
+        self.field(field::PROTOCOL, protocol.as_ref(), |w, p| w.protocol(*p));
+        self.field(field::ICMP, icmp.as_ref(), |w, i| w.icmp(*i));
+        self.field(field::NOT_PROTOCOL, not_protocol.as_ref(), |w, p| w.protocol(*p));
+        self.field(field::NOT_ICMP, not_icmp.as_ref(), |w, i| w.icmp(*i));
+        self.field(field::HTTP, http.as_ref(), |w, http| {
+            w.list(&http.methods, |w, method| w.text(method));
+            w.list(&http.paths, |w, path| {
+                w.option(path.exact.as_deref());
+                w.option(path.prefix.as_deref());
+            });
+        });
+        self.field(field::METADATA, metadata.as_ref(), |w, metadata| {
+            let annotations: Vec<_> = metadata.annotations.iter().collect();
+            w.list(&annotations, |w, (key, value)| {
+                w.text(key);
+                w.text(value);
+            });
+        });
+        self.side(source, 0);
+        self.side(destination, field::DESTINATION);
+        self.0.push(field::END);
+    }
+
+    fn side(&mut self, side: &EntityRule, at: u8) {
+        let EntityRule {
+            nets,
+            selector,
+            namespace_selector,
+            services,
+            ports,
+            not_nets,
+            not_selector,
+            not_ports,
+            service_accounts,
+        } = side;
+        let list = |is_empty: bool| (!is_empty).then_some(());
+        self.field(at + field::NETS, list(nets.is_empty()), |w, ()| w.list(nets, Self::net));
+        self.field(at + field::SELECTOR, selector.as_ref(), Self::selector);
+        self.field(at + field::NAMESPACE_SELECTOR, namespace_selector.as_ref(), Self::selector);
+        self.field(at + field::SERVICES, services.as_ref(), |w, service| {
+            w.text(&service.name);
+            w.option(service.namespace.as_deref());
+        });
+        self.field(at + field::PORTS, list(ports.is_empty()), |w, ()| w.list(ports, Self::port));
+        self.field(at + field::NOT_NETS, list(not_nets.is_empty()), |w, ()| w.list(not_nets, Self::net));
+        self.field(at + field::NOT_SELECTOR, not_selector.as_ref(), Self::selector);
+        self.field(at + field::NOT_PORTS, list(not_ports.is_empty()), |w, ()| w.list(not_ports, Self::port));
+        self.field(at + field::SERVICE_ACCOUNTS, service_accounts.as_ref(), |w, accounts| {
+            w.list(&accounts.names, |w, name| w.text(name));
+            w.0.push(u8::from(accounts.selector.is_some()));
+            accounts.selector.iter().for_each(|selector| w.selector(selector));
+        });
+    }
+
+    fn field<T>(&mut self, name: u8, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        if let Some(value) = value {
+            self.0.push(name);
+            write(self, value);
+        }
+    }
+
+    fn list<T>(&mut self, list: &[T], write: impl Fn(&mut Self, &T)) {
+        push_number(&mut self.0, list.len());
+        list.iter().for_each(|value| write(self, value));
+    }
+
+    fn text(&mut self, text: &str) {
+        push_number(&mut self.0, text.len());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn option(&mut self, text: Option<&str>) {
+        self.0.push(u8::from(text.is_some()));
+        text.iter().for_each(|text| self.text(text));
+    }
+
+    fn selector(&mut self, selector: &Selector) {
+        let is_blank = selector.source().trim().is_empty();
+        self.text(if is_blank { "" } else { selector.canonical() });
+    }
+
+    fn protocol(&mut self, protocol: Protocol) {
+        match protocol {
+            Protocol::Number(number) => self.0.extend([0, number]),
+            named => {
+                let at = PROTOCOLS.iter().position(|p| *p == named).expect("these are all that have names");
+                push_number(&mut self.0, at + 1);
+            }
+        }
+    }
+
+    fn icmp(&mut self, icmp: Icmp) {
+        for number in [icmp.icmp_type, icmp.code] {
+            self.0.extend([u8::from(number.is_some()), number.unwrap_or(0)]);
+        }
+    }
+
+    fn net(&mut self, net: &IpNet) {
+        match net.addr() {
+            IpAddr::V4(addr) => {
+                self.0.push(4);
+                self.0.extend(addr.octets());
+            }
+            IpAddr::V6(addr) => {
+                self.0.push(6);
+                self.0.extend(addr.octets());
+            }
+        }
+        self.0.push(net.prefix_len());
+    }
+
+    fn port(&mut self, port: &Port) {
+        match port {
+            Port::Range(range) => {
+                self.0.push(0);
+                self.0.extend(range.first().to_be_bytes());
+                self.0.extend(range.last().to_be_bytes());
+            }
+            Port::Named(name) => {
+                self.0.push(1);
+                self.text(name);
+            }
+        }
+    }
+}
+
+const PROTOCOLS: [Protocol; 6] =
+    [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::IcmpV6, Protocol::Sctp, Protocol::UdpLite];
+
+struct Reader<'a>(&'a [u8], &'a mut Parsed);
+
+/// What was read is not what was written.
+struct Unreadable;
+
+impl Reader<'_> {
+    fn rule(&mut self) -> Option<Rule> {
+        let mut rule = Rule::new(*ACTIONS.get(self.number()?)?);
+        loop {
+            match self.byte()? {
+                field::END => return Some(rule),
+                field::IP_VERSION => {
+                    rule.ip_version = Some(if self.flag()? { IpVersion::V6 } else { IpVersion::V4 });
+                }
+                field::PROTOCOL => rule.protocol = Some(self.protocol()?),
+                field::ICMP => rule.icmp = Some(self.icmp()?),
+                field::NOT_PROTOCOL => rule.not_protocol = Some(self.protocol()?),
+                field::NOT_ICMP => rule.not_icmp = Some(self.icmp()?),
+                field::HTTP => rule.http = Some(self.http()?),
+                field::METADATA => {
+                    let annotations = self.list(|r| Some((r.text()?, r.text()?)))?;
+                    rule.metadata = Some(RuleMetadata { annotations: annotations.into_iter().collect() });
+                }
+                name if name < field::NETS + field::DESTINATION => self.side(&mut rule.source, name)?,
+                name => self.side(&mut rule.destination, name - field::DESTINATION)?,
+            }
+        }
+    }
+
+    fn side(&mut self, side: &mut EntityRule, name: u8) -> Option<()> {
+        match name {
+            field::NETS => side.nets = self.list(Self::net)?,
+            field::SELECTOR => side.selector = Some(self.selector()?),
+            field::NAMESPACE_SELECTOR => side.namespace_selector = Some(self.selector()?),
+            field::SERVICES => {
+                side.services =
+                    Some(ServiceMatch { name: self.text()?, namespace: self.optional(Self::text).ok()? });
+            }
+            field::PORTS => side.ports = self.list(Self::port)?,
+            field::NOT_NETS => side.not_nets = self.list(Self::net)?,
+            field::NOT_SELECTOR => side.not_selector = Some(self.selector()?),
+            field::NOT_PORTS => side.not_ports = self.list(Self::port)?,
+            field::SERVICE_ACCOUNTS => {
+                let names = self.list(Self::text)?;
+                let selector = self.optional(Self::selector).ok()?;
+                side.service_accounts = Some(ServiceAccountMatch { names, selector });
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn http(&mut self) -> Option<HttpMatch> {
+        let methods = self.list(Self::text)?;
+        let paths = self.list(|r| {
+            Some(HttpPath { exact: r.optional(Self::text).ok()?, prefix: r.optional(Self::text).ok()? })
+        })?;
+        Some(HttpMatch { methods, paths })
+    }
+
+    fn list<T>(&mut self, read: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        (0..self.number()?).map(|_| read(self)).collect()
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        take_number(&mut self.0)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.bytes::<1>().map(|[byte]| byte)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        self.byte().map(|byte| byte == 1)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.number()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    /// What may be missing, behind a byte that says whether it is there.
+    fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Result<Option<T>, Unreadable> {
+        match self.flag() {
+            Some(true) => read(self).map(Some).ok_or(Unreadable),
+            Some(false) => Ok(None),
+            None => Err(Unreadable),
+        }
+    }
+
+    fn selector(&mut self) -> Option<Selector> {
+        let length = self.number()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        self.1.selector(std::str::from_utf8(text).ok()?)
+    }
+
+    fn protocol(&mut self) -> Option<Protocol> {
+        match self.number()?.checked_sub(1) {
+            None => self.byte().map(Protocol::Number),
+            Some(at) => PROTOCOLS.get(at).copied(),
+        }
+    }
+
+    fn icmp(&mut self) -> Option<Icmp> {
+        let mut number = || self.bytes().map(|[is_there, number]| (is_there == 1).then_some(number));
+        Some(Icmp { icmp_type: number()?, code: number()? })
+    }
+
+    fn net(&mut self) -> Option<IpNet> {
+        let addr = match self.byte()? {
+            4 => IpAddr::V4(Ipv4Addr::from(self.bytes()?)),
+            _ => IpAddr::V6(Ipv6Addr::from(self.bytes()?)),
+        };
+        IpNet::new(addr, self.byte()?).ok()
+    }
+
+    fn port(&mut self) -> Option<Port> {
+        if self.flag()? {
+            return self.text().map(Port::Named);
+        }
+        let (first, last) = (u16::from_be_bytes(self.bytes()?), u16::from_be_bytes(self.bytes()?));
+        PortRange::new(first, last).map(Port::Range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tortie_api::manifest::parse_documents;
+    use tortie_api::resource::Resource;
+
+    use super::*;
+
+    const EVERY_FIELD: &str = "
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: full, namespace: shop}
+spec:
+  ingress:
+  - action: Deny
+    protocol: ICMP
+    icmp: {type: 8, code: 0}
+    notICMP: {type: 3}
+    metadata: {annotations: {a: b, c: ''}}
+    source: {nets: ['10.0.0.0/8', '192.168.1.5/32'], notNets: ['10.1.0.0/16'], selector: \"a == 'b'\", notSelector: 'has(x)'}
+    destination: {namespaceSelector: all(), serviceAccounts: {names: [x, y], selector: \"k in {'v'}\"}}
+  - {action: Log, notProtocol: 17, ipVersion: 6}
+  - {action: Pass, protocol: 132, destination: {notNets: ['fd00::/8']}}
+  - action: Allow
+    protocol: TCP
+    http: {methods: [GET, PUT], paths: [{exact: /a}, {prefix: /b}]}
+    destination: {ports: [80, '1000:2000', web], notPorts: [443, other]}
+  - {action: Allow, source: {services: {name: db, namespace: data}}}
+";
+
+    #[test]
+    fn rules_come_out_as_they_went_in() {
+        let document = parse_documents(EVERY_FIELD.as_bytes()).into_iter().next().expect("one document");
+        let resource = document.outcome.expect("the manifest is valid").resource;
+        let Resource::NetworkPolicy(policy) = resource else { panic!("a network policy") };
+        let rules = &policy.spec.ingress;
+        assert_eq!(rules.len(), 5);
+        assert_eq!(PackedRules::new(rules).unpack(&mut Parsed::default()), *rules);
+        assert_eq!(PackedRules::new(&[]).unpack(&mut Parsed::default()), []);
+    }
+
+    #[test]
+    fn a_blank_selector_stays_blank() {
+        let selector = Some(Selector::parse(" ").unwrap());
+        let source = EntityRule { selector, ..EntityRule::default() };
+        let rule = Rule { source, ..Rule::new(Action::Allow) };
+        let unpacked = PackedRules::new(&[rule]).unpack(&mut Parsed::default());
+        assert_eq!(unpacked[0].source.selector.as_ref().map(Selector::source), Some(""));
+    }
+}
