@@ -183,6 +183,10 @@ pub struct EntityRule {
     /// Service accounts of the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccountMatch>,
+    /// Addresses of the cluster's nodes with these labels, and of nothing else. Not a field of the API: rules of
+    /// Kubernetes' cluster-wide policies convert to it.
+    #[serde(skip)]
+    pub nodes: Option<Selector>,
 }
 
 impl EntityRule {

@@ -145,10 +145,8 @@ impl Graph {
                 let pool = (o.spec.cidr, o.spec.nat_outgoing);
                 self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
             }
-            Resource::FelixConfiguration(_)
-            | Resource::Node(_)
-            | Resource::KubeNode(_)
-            | Resource::Service(_) => {}
+            Resource::KubeNode(o) => self.set_node(&key, o),
+            Resource::FelixConfiguration(_) | Resource::Node(_) | Resource::Service(_) => {}
         }
     }
 
@@ -178,7 +176,7 @@ impl Graph {
                 let name = api_convert::service_account_profile_name(namespace, &key.name);
                 self.define_profile(key, &name, None);
             }
-            Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint => {
+            Kind::NetworkSet | Kind::GlobalNetworkSet | Kind::HostEndpoint | Kind::KubeNode => {
                 if key.kind == Kind::HostEndpoint {
                     let Self { hosts, sets, policies, profiles, .. } = self;
                     hosts.remove(&key.name, sets, policies, profiles);
@@ -195,7 +193,7 @@ impl Graph {
                 }
             }
             Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
-            Kind::FelixConfiguration | Kind::Node | Kind::KubeNode | Kind::Service => {}
+            Kind::FelixConfiguration | Kind::Node | Kind::Service => {}
         }
     }
 
@@ -296,7 +294,7 @@ impl Graph {
     }
 
     fn set_network_set(&mut self, key: &Key, labels: &BTreeMap<String, String>, nets: &[IpNet]) {
-        let contributor = Contributor { nets, ports: &[] };
+        let contributor = Contributor { nets, ports: &[], is_node: false };
         let item = self.item(key);
         // A namespaced set is like an endpoint of its namespace.
         let namespace = key.namespace.as_deref();
@@ -315,9 +313,19 @@ impl Graph {
         let listed = spec.profiles.iter().map(String::as_str);
         let own = endpoints::own_labels(&object.metadata.labels);
         let labels = ItemLabels { own, given: std::iter::empty() };
-        self.sets.set_item(item, Contributor { nets: &nets, ports: &ports }, labels, listed);
+        let contributor = Contributor { nets: &nets, ports: &ports, is_node: false };
+        self.sets.set_item(item, contributor, labels, listed);
         let Self { hosts, sets, policies, profiles, .. } = self;
         hosts.set(item, object, sets, policies, profiles);
+    }
+
+    fn set_node(&mut self, key: &Key, object: &Object<kube::KubeNodeSpec>) {
+        let nets: Vec<IpNet> = object.spec.addresses.iter().map(|a| a.address.into()).collect();
+        let own = object.metadata.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let labels = ItemLabels { own, given: std::iter::empty() };
+        let contributor = Contributor { nets: &nets, ports: &[], is_node: true };
+        let item = self.item(key);
+        self.sets.set_item(item, contributor, labels, std::iter::empty());
     }
 
     fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {

@@ -11,7 +11,7 @@
 //! leaves that out of peers that are given by namespaces alone, so that network sets of those namespaces match too.
 //! The API says pods.)
 
-use super::label_selector::{namespaces, pods};
+use super::label_selector::{namespaces, nodes, pods};
 use super::port::of_cluster_rule;
 use crate::kube::{
     AdminNetworkPolicySpec, BaselineAdminNetworkPolicySpec, ClusterNetworkPolicySpec, ClusterPeer,
@@ -178,7 +178,9 @@ fn entity(peer: &ClusterPeer) -> Result<EntityRule, String> {
         ClusterPeer { networks: Some(nets), .. } if !nets.is_empty() => {
             Ok(EntityRule { nets: nets.clone(), ..EntityRule::default() })
         }
-        ClusterPeer { nodes: Some(_), .. } => Err("nodes cannot be selected in this release".to_owned()),
+        ClusterPeer { nodes: Some(selector), .. } => {
+            Ok(EntityRule { nodes: Some(nodes(selector)?), ..EntityRule::default() })
+        }
         ClusterPeer { domain_names: Some(_), .. } => {
             Err("domain names cannot be selected in this release".to_owned())
         }

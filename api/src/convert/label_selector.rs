@@ -22,6 +22,11 @@ pub(super) fn namespaces(selector: &LabelSelector) -> Result<Selector, String> {
     if clauses.is_empty() { Ok(Selector::all()) } else { parse(&clauses) }
 }
 
+/// Nodes. An empty selector means all of them.
+pub(super) fn nodes(selector: &LabelSelector) -> Result<Selector, String> {
+    namespaces(selector)
+}
+
 fn parse(clauses: &[String]) -> Result<Selector, String> {
     Selector::parse(&clauses.join(" && ")).map_err(|error| error.to_string())
 }

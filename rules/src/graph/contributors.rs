@@ -1,4 +1,4 @@
-//! What endpoints and network sets contribute to sets, in as few bytes as it needs.
+//! What endpoints, network sets and nodes contribute to sets, in as few bytes as it needs.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(crate) struct NamedPort {
 #[derive(Clone, Debug)]
 pub(crate) enum Filter {
     Addresses,
+    /// Addresses of nodes, which no other filter lets through.
+    Nodes,
     NamedPort(PortProtocol, Arc<str>),
 }
 
@@ -35,6 +37,8 @@ pub(crate) struct Contributor<'a> {
     pub(crate) nets: &'a [IpNet],
     /// Named ports.
     pub(crate) ports: &'a [NamedPort],
+    /// A node of the cluster: only sets of nodes have it as a member, and they have nothing else.
+    pub(crate) is_node: bool,
 }
 
 /// Almost everything has one IPv4 address.
@@ -69,6 +73,8 @@ impl Nets {
 
 /// A list of ports that no port of is named.
 const NO_PORTS: u32 = u32::MAX;
+/// What nodes have in place of a list of ports.
+const OF_NODE: u32 = u32::MAX - 1;
 
 /// What one item contributes.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +86,11 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn nets(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.nets.iter()
+    }
+
+    /// Whether it is a node of the cluster.
+    pub(crate) const fn is_node(&self) -> bool {
+        self.ports == OF_NODE
     }
 }
 
@@ -94,7 +105,7 @@ impl Contributors {
     /// Takes what an item contributes now. What it did before, if that was something else: it is to be given back
     /// by [`Self::forget`].
     pub(crate) fn set(&mut self, id: ItemId, contributor: Contributor<'_>) -> Option<Held> {
-        let Contributor { nets, ports } = contributor;
+        let Contributor { nets, ports, is_node } = contributor;
         if self
             .items
             .get(id)
@@ -103,6 +114,7 @@ impl Contributors {
             return None;
         }
         let ports = match ports {
+            _ if is_node => OF_NODE,
             [] => NO_PORTS,
             ports => self.ports.acquire(ports, || ports.into()).0,
         };
@@ -121,19 +133,23 @@ impl Contributors {
 
     /// Nobody needs any more what an item contributed.
     pub(crate) fn forget(&mut self, held: &Held) {
-        if held.ports != NO_PORTS {
+        if !matches!(held.ports, NO_PORTS | OF_NODE) {
             self.ports.release::<[NamedPort]>(held.ports);
         }
     }
 
     pub(crate) fn ports_of(&self, held: &Held) -> &[NamedPort] {
-        if held.ports == NO_PORTS { &[] } else { &self.ports[held.ports] }
+        if matches!(held.ports, NO_PORTS | OF_NODE) { &[] } else { &self.ports[held.ports] }
     }
 
     /// Calls `visit` with what of it a filter lets through.
     pub(crate) fn members(&self, held: &Held, filter: &Filter, mut visit: impl FnMut(Member)) {
         match filter {
-            Filter::Addresses => held.nets.iter().for_each(|net| visit(Member::Net(net))),
+            Filter::Addresses | Filter::Nodes => {
+                if held.is_node() == matches!(filter, Filter::Nodes) {
+                    held.nets.iter().for_each(|net| visit(Member::Net(net)));
+                }
+            }
             Filter::NamedPort(protocol, name) => {
                 let ports = self.ports_of(held).iter();
                 for port in ports.filter(|p| p.name == *name && protocol.admits(p.protocol)) {

@@ -24,6 +24,8 @@ pub(crate) enum SetDefinition {
     Service { namespace: Arc<str>, name: Arc<str> },
     /// Addresses of a service's endpoints.
     ServiceAddresses { namespace: Arc<str>, name: Arc<str> },
+    /// Addresses of the cluster's nodes that the selector selects.
+    Nodes(Selector),
 }
 
 /// An ip set that a rule refers to.
@@ -80,6 +82,7 @@ impl SetDefinition {
             Self::ServiceAddresses { namespace, name } => {
                 unique_id("svcnoport", &format!("{namespace}/{name}"))
             }
+            Self::Nodes(selector) => unique_id("nodes", selector.canonical()),
         };
         SetId(id.into())
     }
@@ -87,7 +90,7 @@ impl SetDefinition {
     /// What its members are.
     pub(crate) fn kind(&self) -> SetKind {
         match self {
-            Self::Selected(_) | Self::ServiceAddresses { .. } => SetKind::Net,
+            Self::Selected(_) | Self::ServiceAddresses { .. } | Self::Nodes(_) => SetKind::Net,
             Self::NamedPort { .. } | Self::Service { .. } => SetKind::AddressPort,
         }
     }
@@ -228,6 +231,9 @@ fn side(
     let only_named = spec.ports.is_empty() && !spec.named_ports.is_empty();
     if let Some(selector) = positive.filter(|_| !only_named) {
         spec.sets.push(need(SetDefinition::Selected(selector)));
+    }
+    if let Some(nodes) = &entity.nodes {
+        spec.sets.push(need(SetDefinition::Nodes(nodes.clone())));
     }
     if let Some(service) = &entity.services {
         let namespace: Arc<str> =

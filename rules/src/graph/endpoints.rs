@@ -126,7 +126,7 @@ impl Endpoints {
         }
         let nets = &object.spec.ip_networks;
         let ports = named_ports(&object.spec.ports);
-        let contributor = Contributor { nets, ports: &ports };
+        let contributor = Contributor { nets, ports: &ports, is_node: false };
         let place = self.place(item, object);
         let parents = object.spec.profiles.iter().map(String::as_str);
         self.put(item, contributor, labels(object), parents, place, (sets, policies, profiles));
@@ -164,7 +164,7 @@ impl Endpoints {
         };
         let Description { labels, parents, nets, ports } = description;
         let labels = ItemLabels { own: as_labels(&labels.own), given: as_labels(&labels.given) };
-        let contributor = Contributor { nets: &nets, ports: &ports };
+        let contributor = Contributor { nets: &nets, ports: &ports, is_node: false };
         let parents = parents.iter().map(String::as_str);
         self.put(item, contributor, labels, parents, place, (sets, policies, profiles));
     }

@@ -80,6 +80,7 @@ mod field {
     pub(super) const NOT_SELECTOR: u8 = 22;
     pub(super) const NOT_PORTS: u8 = 23;
     pub(super) const SERVICE_ACCOUNTS: u8 = 24;
+    pub(super) const NODES: u8 = 25;
     pub(super) const DESTINATION: u8 = 16;
 }
 
@@ -138,6 +139,7 @@ impl Writer {
             not_selector,
             not_ports,
             service_accounts,
+            nodes,
         } = side;
         let list = |is_empty: bool| (!is_empty).then_some(());
         self.field(at + field::NETS, list(nets.is_empty()), |w, ()| w.list(nets, Self::net));
@@ -156,6 +158,7 @@ impl Writer {
             w.0.push(u8::from(accounts.selector.is_some()));
             accounts.selector.iter().for_each(|selector| w.selector(selector));
         });
+        self.field(at + field::NODES, nodes.as_ref(), Self::selector);
     }
 
     fn field<T>(&mut self, name: u8, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
@@ -280,6 +283,7 @@ impl Reader<'_> {
                 let selector = self.optional(Self::selector).ok()?;
                 side.service_accounts = Some(ServiceAccountMatch { names, selector });
             }
+            field::NODES => side.nodes = Some(self.selector()?),
             _ => return None,
         }
         Some(())

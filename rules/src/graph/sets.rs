@@ -88,7 +88,7 @@ impl IpSets {
         }
     }
 
-    /// Adds or changes an endpoint or network set.
+    /// Adds or changes an endpoint, a network set or a node.
     pub(crate) fn set_item<'a>(
         &mut self,
         id: ItemId,
@@ -111,7 +111,7 @@ impl IpSets {
         self.follow(&changes);
     }
 
-    /// Removes an endpoint or network set.
+    /// Removes an endpoint, a network set or a node.
     pub(crate) fn remove_item(&mut self, id: ItemId) {
         let mut changes = Vec::new();
         self.index.remove_item(id, &mut changes);
@@ -191,6 +191,7 @@ impl IpSets {
         self.members.mark(number);
         match &need.definition {
             SetDefinition::Selected(selector) => self.fill(number, selector, Filter::Addresses),
+            SetDefinition::Nodes(selector) => self.fill(number, selector, Filter::Nodes),
             SetDefinition::NamedPort { selector, protocol, port } => {
                 self.fill(number, selector, Filter::NamedPort(*protocol, port.clone()));
             }
@@ -314,7 +315,11 @@ impl Members {
     fn contribute(&mut self, number: SetNumber, items: &Contributors, held: &Held, on: bool) {
         let Origin::Selector(_, filter) = &self.sets[number].origin else { return };
         match filter {
-            Filter::Addresses => held.nets().for_each(|net| self.count(number, Member::Net(net), on)),
+            filter @ (Filter::Addresses | Filter::Nodes) => {
+                if held.is_node() == matches!(filter, Filter::Nodes) {
+                    held.nets().for_each(|net| self.count(number, Member::Net(net), on));
+                }
+            }
             filter @ Filter::NamedPort(..) => {
                 let filter = filter.clone();
                 items.members(held, &filter, |member| self.count(number, member, on));

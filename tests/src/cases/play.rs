@@ -13,9 +13,10 @@ use crate::lab::{Addresses, DEFAULT_WAIT, Lab, LabError, LocalRoutes, PodSpec, P
 use crate::manifests::{ManifestDir, ManifestError};
 
 /// What a case may ask of the lab, besides what it asks of the agent.
-const OFFERED: [&str; 9] = [
+const OFFERED: [&str; 10] = [
     "admin-network-policy",
     "cluster-network-policy",
+    "cnp-node-peer",
     "host-endpoint",
     "host-listener",
     "icmp",

@@ -129,6 +129,21 @@ fn networks_are_masked_and_stand_on_the_destination() {
 }
 
 #[test]
+fn nodes_are_selected_by_their_labels() {
+    let rule = json!([{"action": "Deny", "to": [{"nodes": {}}, {"nodes": {"matchLabels": {"role": "db"}}}]}]);
+    let spec = json!({"priority": 1, "subject": {"namespaces": {}}, "egress": rule});
+    let Resource::AdminNetworkPolicy(policy) = read("v1alpha1", "AdminNetworkPolicy", &spec) else {
+        panic!("another kind")
+    };
+    let (spec, notes) = admin_network_policy(&policy);
+    assert_eq!(notes, [""; 0]);
+    let nodes: Vec<EntityRule> = ["all()", "role == 'db'"]
+        .map(|text| EntityRule { nodes: Selector::parse(text).ok(), ..EntityRule::default() })
+        .into();
+    assert_eq!(spec.egress.into_iter().map(|rule| rule.destination).collect::<Vec<_>>(), nodes);
+}
+
+#[test]
 fn there_is_a_rule_for_each_protocol_by_name_and_each_peer_with_ports_merged() {
     let (ingress, _) = rules(
         "ingress",

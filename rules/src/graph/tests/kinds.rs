@@ -11,6 +11,14 @@ fn policies_of_db(dataplane: &Dataplane) -> Vec<String> {
     db.tiers.iter().map(|t| format!("{}: {} | {}", t.name, ids(&t.ingress), ids(&t.egress))).collect()
 }
 
+fn members(dataplane: &Dataplane, set: &SetId) -> Vec<String> {
+    let text = |member: &Member| match member {
+        Member::Net(net) => net.to_string(),
+        Member::AddressPort(..) => panic!("a set of addresses"),
+    };
+    dataplane.sets[set].iter().map(text).collect()
+}
+
 #[test]
 fn each_kind_has_its_tier() {
     assert_eq!(
@@ -22,7 +30,7 @@ fn each_kind_has_its_tier() {
             "adminnetworkpolicy:  | kanp/guard",
             "kube-admin: kcnp/guard | ",
             "baselineadminnetworkpolicy: kbanp/default | ",
-            "kube-baseline:  | kcnp/base",
+            "kube-baseline:  | kcnp/base kcnp/nodes",
         ]
     );
 }
@@ -67,14 +75,7 @@ fn namespaces_as_a_peer_are_their_pods_and_not_their_network_sets() {
     let dataplane = from_scratch(&resources(CLUSTER));
     let policy = dataplane.policies.values().find(|p| p.key.id() == "kcnp/guard").expect("it is active");
     let denied = &policy.ingress[1].source.sets[0];
-    let members: Vec<String> = dataplane.sets[denied]
-        .iter()
-        .map(|member| match member {
-            Member::Net(net) => net.to_string(),
-            Member::AddressPort(..) => panic!("a set of addresses"),
-        })
-        .collect();
-    assert_eq!(members, ["10.65.0.2/32", "10.65.0.3/32", "fd00::2/128"]);
+    assert_eq!(members(&dataplane, denied), ["10.65.0.2/32", "10.65.0.3/32", "fd00::2/128"]);
     assert_eq!(policy.ingress[0].annotations, ["name=from shop"]);
 }
 
@@ -98,4 +99,38 @@ fn rules_that_fail_closed_are_reported_with_their_field() {
              out",
         ]
     );
+}
+
+#[test]
+fn nodes_are_members_of_sets_of_nodes_only() {
+    let mut graph = graph();
+    let mut dataplane = Dataplane::default();
+    let all = resources(CLUSTER);
+    all.iter().for_each(|r| graph.set(r));
+    graph.flush().into_iter().for_each(|event| dataplane.take(event));
+    let sets_of = |dataplane: &Dataplane| -> Vec<SetId> {
+        let policy = dataplane.policies.values().find(|p| p.key.id() == "kcnp/nodes").expect("it is active");
+        policy.egress.iter().map(|rule| rule.destination.sets[0].clone()).collect()
+    };
+    let sets = sets_of(&dataplane);
+    assert_eq!(members(&dataplane, &sets[0]), ["172.18.0.3/32", "203.0.113.3/32"]);
+    let nodes = ["172.18.0.3/32", "172.18.0.21/32", "203.0.113.3/32", "fd00:18::21/128"];
+    assert_eq!(members(&dataplane, &sets[1]), nodes);
+    let other = dataplane.sets.iter().filter(|(id, _)| !sets.contains(id));
+    let found: Vec<_> = other
+        .flat_map(|(_, members)| members)
+        .filter(|m| matches!(m, Member::Net(n) if n.to_string() == nodes[1]))
+        .collect();
+    assert_eq!(found, Vec::<&Member>::new(), "no other set has a node, whatever its labels");
+    let moved = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {rack: b}}
+status: {addresses: [{type: InternalIP, address: 172.18.0.9}]}
+";
+    graph.set(&resources(moved)[0]);
+    graph.remove(&Key::new(Kind::KubeNode, None, "n2"));
+    graph.flush().into_iter().for_each(|event| dataplane.take(event));
+    assert_eq!(members(&dataplane, &sets[0]), ["172.18.0.9/32"]);
+    assert_eq!(members(&dataplane, &sets[1]), ["172.18.0.9/32"]);
 }
