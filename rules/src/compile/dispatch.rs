@@ -32,8 +32,8 @@ pub(crate) struct Extras {
 
 /// The dispatch chains of host endpoints in a table.
 ///
-/// An interface of its own that has no policy before DNAT goes on to that of the endpoint for all interfaces, if it
-/// has some: so it is with Felix.
+/// An interface with an endpoint of its own never meets the endpoint for all interfaces. Felix lets it meet that one's
+/// policy before DNAT if its own has none, which then may accept what its own endpoint denies.
 pub(crate) fn hosts(
     table: Table,
     endpoints: &BTreeMap<HostInterface, Extras>,
@@ -48,7 +48,9 @@ pub(crate) fn hosts(
             [ingress, egress].into_iter().flat_map(|d| untracked.host(d, Vec::new())).collect()
         }
         Table::Mangle => {
-            let mut chains = of(|e| e.pre_dnat).host(ingress, Vec::new());
+            let pre_dnat = of(|e| e.pre_dnat);
+            let spared = if pre_dnat.any { of(|e| !e.pre_dnat).spared() } else { Vec::new() };
+            let mut chains = pre_dnat.host(ingress, spared);
             let all = of(|_| true);
             chains.extend(all.host(egress, if all.any { spare_workloads(config) } else { Vec::new() }));
             chains
@@ -85,6 +87,12 @@ impl<'a> Interfaces<'a> {
             }
         }
         interfaces
+    }
+
+    /// Packets that came in by these interfaces go back.
+    fn spared(&self) -> Vec<Rule> {
+        let spare = |name: &&str| Rule::when(vec![Match::InInterface((*name).to_owned())], Action::Return);
+        self.named.iter().map(|name| spare(name).comment("Has a host endpoint of its own")).collect()
     }
 
     /// With `end` before what leads to the endpoint for all interfaces.
@@ -233,7 +241,8 @@ mod tests {
                 format!("cali-from-host-endpoint-1: eth10>cali-fh-eth10 eth11>cali-fh-eth11 >{any}")
             ]
         );
-        assert_eq!(host_text(Table::Mangle, &endpoints)[0], format!("cali-from-host-endpoint: >{any}"));
+        let own = "eth10>back eth11>back eth2>back";
+        assert_eq!(host_text(Table::Mangle, &endpoints)[0], format!("cali-from-host-endpoint: {own} >{any}"));
     }
 
     #[test]
