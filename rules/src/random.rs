@@ -20,7 +20,7 @@ mod words;
 use serde_json::Value;
 use tortie_api::resource::{FieldError, Resource};
 
-pub use cluster::{NODE, OTHER_NODE, UPLINK, cluster};
+pub use cluster::{NODE, OTHER_NODE, SIDE_LINK, UPLINK, cluster, interfaces};
 pub use dice::Dice;
 pub use landmarks::Landmarks;
 pub use probe::{Probe, Probes};

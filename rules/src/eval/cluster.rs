@@ -22,8 +22,12 @@ use super::settings::Settings;
 pub struct Cluster {
     resources: BTreeMap<Key, Resource>,
     settings: Settings,
+    interfaces: Interfaces,
     derived: OnceLock<Derived>,
 }
+
+/// Addresses of interfaces by node and name.
+pub(super) type Interfaces = BTreeMap<(String, String), Vec<IpAddr>>;
 
 impl Cluster {
     /// A cluster of these resources. Of two with the same key the later one counts.
@@ -47,6 +51,12 @@ impl Cluster {
     pub fn remove(&mut self, key: &Key) {
         self.resources.remove(key);
         self.derived = OnceLock::new();
+    }
+
+    /// Tells of an interface of a node that is no workload's. It is only needed for host endpoints that name no
+    /// interface, on nodes with several.
+    pub fn set_interface(&mut self, node: &str, name: &str, addresses: &[IpAddr]) {
+        self.interfaces.insert((node.to_owned(), name.to_owned()), addresses.to_vec());
     }
 
     /// The settings.
@@ -88,7 +98,8 @@ impl Cluster {
     /// Whether a flow passes, and why.
     pub fn explain(&self, flow: &Flow) -> Explanation {
         let packets = self.packets(flow);
-        let mut journey = Journey::new(self.derived(), &self.settings, flow, &packets, true);
+        let mut journey =
+            Journey::new(self.derived(), (&self.settings, &self.interfaces), flow, &packets, true);
         journey.travel(None);
         let verdict = verdict(&journey);
         Explanation { flow: flow.clone(), verdict, stages: journey.stages.unwrap_or_default() }
@@ -96,7 +107,8 @@ impl Cluster {
 
     fn decide(&self, flow: &Flow, only_on: Option<&str>) -> Verdict {
         let packets = self.packets(flow);
-        let mut journey = Journey::new(self.derived(), &self.settings, flow, &packets, false);
+        let mut journey =
+            Journey::new(self.derived(), (&self.settings, &self.interfaces), flow, &packets, false);
         journey.travel(only_on);
         verdict(&journey)
     }

@@ -14,6 +14,7 @@ use tortie_api::endpoint::ANY_INTERFACE;
 use tortie_api::net::IpVersion;
 use tortie_api::policy::PolicyType;
 
+use super::cluster::Interfaces;
 use super::derived::{Derived, Endpoint};
 use super::explain::{Decision, Stage, StageKind, Verdict};
 use super::flow::{Flow, ICMP_V6, Interface, Party, Place};
@@ -70,6 +71,7 @@ impl<'a> Seat<'a> {
 pub(super) struct Journey<'a> {
     derived: &'a Derived,
     settings: &'a Settings,
+    interfaces: &'a Interfaces,
     flow: &'a Flow,
     packet: &'a Packet,
     /// The packet before the destination was translated.
@@ -83,7 +85,7 @@ pub(super) struct Journey<'a> {
 impl<'a> Journey<'a> {
     pub(super) fn new(
         derived: &'a Derived,
-        settings: &'a Settings,
+        (settings, interfaces): (&'a Settings, &'a Interfaces),
         flow: &'a Flow,
         packets: &'a (Packet, Option<Packet>),
         trace: bool,
@@ -91,7 +93,7 @@ impl<'a> Journey<'a> {
         let (packet, before) = packets;
         let before_dnat = before.as_ref().unwrap_or(packet);
         let stages = trace.then(Vec::new);
-        Self { derived, settings, flow, packet, before_dnat, stages, is_denied: false }
+        Self { derived, settings, interfaces, flow, packet, before_dnat, stages, is_denied: false }
     }
 
     /// Goes all the way, or only over one node.
@@ -172,39 +174,67 @@ impl<'a> Journey<'a> {
     /// node on it, else the one for all interfaces. If the interface is not known, any of the node may be it.
     fn host_endpoint(&self, node: &str, name: Option<&str>, own: Option<IpAddr>) -> Option<&'a Endpoint> {
         let of_node = || self.derived.hosts.iter().filter(|host| host.node == node);
+        let known = name.and_then(|name| self.interfaces.get(&(node.to_owned(), name.to_owned())));
         let expects = |host: &Endpoint| {
-            let mut known = self.derived.addresses_of(node).chain(own);
-            known.any(|address| host.addresses.contains(&address))
+            let is_there = |address: &IpAddr| host.addresses.contains(address);
+            known.map_or_else(
+                || self.derived.addresses_of(node).chain(own).any(|address| is_there(&address)),
+                |known| known.iter().any(is_there),
+            )
         };
         let is_on_it = |host: &&Endpoint| match host.interface.as_str() {
             ANY_INTERFACE => false,
             "" => name != Some(LOOPBACK) && expects(host),
             interface => name.is_none_or(|name| name == interface),
         };
-        of_node().find(is_on_it).or_else(|| of_node().find(|host| host.interface == ANY_INTERFACE))
+        of_node().find(is_on_it).or_else(|| self.host_endpoint_of_all(node))
+    }
+
+    /// The host endpoint of all interfaces that have none of their own: those of workloads among them.
+    fn host_endpoint_of_all(&self, node: &str) -> Option<&'a Endpoint> {
+        self.derived.hosts.iter().find(|host| host.node == node && host.interface == ANY_INTERFACE)
     }
 
     fn cross(&mut self, hop: &Hop<'a>) {
         match (hop.from, hop.to) {
-            (Link::Workload(workload), Link::Host) => self.workload_to_host(workload),
+            (Link::Workload(workload), Link::Host) => {
+                if let Some(any) = self.host_endpoint_of_all(hop.node) {
+                    self.early(any, StageKind::PreDnat, |flavour| flavour == Flavour::PreDnat);
+                }
+                if !self.is_over() {
+                    self.workload_to_host(workload);
+                }
+            }
             (Link::Host, Link::Workload(workload)) => {
                 self.settle(workload, StageKind::WorkloadIngress, Verdict::Allow, &Decision::FromOwnHost);
             }
             (Link::Host, Link::Interface(Some(host))) => self.leave(host),
-            (Link::Host, Link::Host | Link::Interface(None)) => {}
-            (from, to) => {
-                match from {
-                    Link::Workload(workload) => self.workload(workload, StageKind::WorkloadEgress),
-                    Link::Interface(Some(host)) => self.enter(host, matches!(to, Link::Host)),
-                    Link::Interface(None) | Link::Host => {}
-                }
-                match to {
-                    _ if self.is_over() => {}
-                    Link::Workload(workload) => self.workload(workload, StageKind::WorkloadIngress),
-                    Link::Interface(Some(host)) => self.forward(host, StageKind::ForwardEgress),
-                    Link::Interface(None) | Link::Host => {}
-                }
+            (Link::Interface(Some(host)), Link::Host) => self.enter(host, true),
+            (Link::Host, Link::Host | Link::Interface(None)) | (Link::Interface(None), Link::Host) => {}
+            (from, to) => self.pass_on(from, to, hop.node),
+        }
+    }
+
+    /// Forwards: all policy of what it comes in by, then that of the workloads, then of what it goes out by.
+    fn pass_on(&mut self, from: Link<'a>, to: Link<'a>, node: &str) {
+        let host_of = |link| match link {
+            Link::Workload(_) => self.host_endpoint_of_all(node),
+            Link::Interface(host) => host,
+            Link::Host => None,
+        };
+        let (host_in, host_out) = (host_of(from), host_of(to));
+        if let Some(host) = host_in {
+            self.enter(host, false);
+        }
+        for (link, kind) in [(from, StageKind::WorkloadEgress), (to, StageKind::WorkloadIngress)] {
+            if let Link::Workload(workload) = link
+                && !self.is_over()
+            {
+                self.workload(workload, kind);
             }
+        }
+        if let Some(host) = host_out.filter(|_| !self.is_over()) {
+            self.forward(host, StageKind::ForwardEgress);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The objects of a cluster.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use serde_json::{Map, Value, json};
 use tortie_api::net::IpVersion;
 
@@ -11,8 +13,19 @@ use super::{policy, words};
 pub const NODE: &str = "node-a";
 /// Another node.
 pub const OTHER_NODE: &str = "node-b";
-/// The interface by which nodes reach each other and everybody outside.
+/// The interface by which nodes reach each other and most of the outside.
 pub const UPLINK: &str = "eth0";
+/// Another interface of [`NODE`].
+pub const SIDE_LINK: &str = "eth1";
+
+/// The interfaces of [`NODE`] that are no workload's, with their addresses.
+pub fn interfaces() -> [(&'static str, [IpAddr; 2]); 2] {
+    let v6 = |net, last| Ipv6Addr::new(net, 0, 0, 0, 0, 0, 0, last).into();
+    [
+        (UPLINK, [Ipv4Addr::new(192, 168, 0, 1).into(), v6(0xfd01, 1)]),
+        (SIDE_LINK, [Ipv4Addr::new(172, 16, 0, 1).into(), v6(0xfd02, 1)]),
+    ]
+}
 
 const CALICO: &str = "projectcalico.org/v3";
 
@@ -41,7 +54,11 @@ pub fn cluster(seed: u64) -> Vec<Value> {
         }
     }
     all.extend((0..dice.below(3)).map(|number| network_set(dice, number)).collect::<Vec<_>>());
-    all.extend(dice.chance(30).then(|| host_endpoint(dice)));
+    all.extend(dice.chance(30).then(|| far_host_endpoint(dice)));
+    if dice.chance(45) {
+        let count = dice.within(1, 3);
+        all.extend((0..count).map(|number| host_endpoint(dice, number)));
+    }
     all.extend((0..dice.below(3)).map(|number| slice(dice, number)).collect::<Vec<_>>());
     // The last of the tiers is one that policies name and nobody makes.
     for name in &words::TIERS[..2] {
@@ -191,13 +208,41 @@ fn network_set(dice: &mut Dice, number: usize) -> Value {
     json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": {"nets": nets}})
 }
 
+/// Of this node: of one interface by name or address, or of all.
+fn host_endpoint(dice: &mut Dice, number: usize) -> Value {
+    let interface = *dice.pick(&[UPLINK, SIDE_LINK, "*", ""]);
+    let own = interfaces()[dice.below(2)].1;
+    let mut expected = Vec::new();
+    if interface.is_empty() || dice.chance(50) {
+        expected.push(dice.pick(&own).to_string());
+    }
+    let mut profiles = Vec::new();
+    for profile in [words::PROFILES[0], "projectcalico-default-allow"] {
+        if dice.chance(40) {
+            profiles.push(profile);
+        }
+    }
+    json!({
+        "apiVersion": CALICO,
+        "kind": "HostEndpoint",
+        "metadata": {"name": format!("host-{number}"), "labels": words::labels(dice)},
+        "spec": {
+            "node": NODE,
+            "interfaceName": interface,
+            "expectedIPs": expected,
+            "profiles": profiles,
+            "ports": [{"name": "http", "protocol": "TCP", "port": words::real_port(dice)}],
+        },
+    })
+}
+
 /// Of the other node: here it only counts in selectors.
-fn host_endpoint(dice: &mut Dice) -> Value {
+fn far_host_endpoint(dice: &mut Dice) -> Value {
     let addresses = addresses(dice);
     json!({
         "apiVersion": CALICO,
         "kind": "HostEndpoint",
-        "metadata": {"name": "host-b", "labels": words::labels(dice)},
+        "metadata": {"name": "far-host", "labels": words::labels(dice)},
         "spec": {
             "node": OTHER_NODE,
             "interfaceName": UPLINK,

@@ -62,10 +62,26 @@ fn calico(dice: &mut Dice, kind: &str) -> Value {
     if dice.chance(50) {
         put("types", json!(dice.pick(&[&["Ingress"][..], &["Egress"], &["Egress", "Ingress"]])));
     }
-    if is_global && dice.chance(10) {
-        put("applyOnForward", json!(true));
+    if is_global {
+        host_flags(dice, &mut spec);
     }
     json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+/// Which traffic of host endpoints the policy is for.
+fn host_flags(dice: &mut Dice, spec: &mut Map<String, Value>) {
+    match dice.below(8) {
+        0 | 1 => {}
+        2 if spec.get("types").is_none_or(|types| types == &json!(["Ingress"])) => {
+            spec.remove("egress");
+            spec.insert("preDNAT".to_owned(), json!(true));
+        }
+        3 => {
+            spec.insert("doNotTrack".to_owned(), json!(true));
+        }
+        _ => return,
+    }
+    spec.insert("applyOnForward".to_owned(), json!(true));
 }
 
 fn kubernetes(dice: &mut Dice, api_version: &str, kind: &str) -> Value {

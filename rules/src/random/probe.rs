@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use tortie_api::net::IpVersion;
+use tortie_api::resource::Resource;
 
-use super::cluster::{NODE, UPLINK};
+use super::cluster::{NODE, SIDE_LINK, UPLINK, interfaces};
 use super::dice::Dice;
 use super::landmarks::Landmarks;
 use crate::eval::ruleset::{ConnectionState, Packet};
@@ -37,6 +38,8 @@ pub struct Probes {
     dice: Dice,
     landmarks: Landmarks,
     locals: Vec<Local>,
+    /// Whether destinations may be translated: a packet that is not tracked never is, and a flow does not tell.
+    translates: bool,
 }
 
 /// Somebody at an end of a flow.
@@ -57,7 +60,10 @@ impl Probes {
             addresses: workload.addresses.to_vec(),
         });
         let locals = locals.collect();
-        Self { dice: Dice::new(seed), landmarks, locals }
+        let is_untracked =
+            |r: &Resource| matches!(r, Resource::GlobalNetworkPolicy(policy) if policy.spec.do_not_track);
+        let translates = !cluster.resources().values().any(is_untracked);
+        Self { dice: Dice::new(seed), landmarks, locals, translates }
     }
 
     /// Another probe between addresses of a version: to or from a workload of the node, or both.
@@ -66,13 +72,31 @@ impl Probes {
             return None;
         }
         let (source, destination) = match self.dice.below(100) {
-            0..35 => (self.local(version), self.local(version)),
-            35..62 => (self.local(version), self.other(version)),
-            62..92 => (self.other(version), self.local(version)),
-            92..96 => (Self::host(version), self.local(version)),
-            _ => (self.local(version), Self::host(version)),
+            0..30 => (self.local(version), self.local(version)),
+            30..50 => (self.local(version), self.other(version)),
+            50..72 => (self.other(version), self.local(version)),
+            72..74 => (self.host(version), self.local(version)),
+            74..77 => (self.local(version), self.host(version)),
+            77..84 => (self.host(version), self.other(version)),
+            84..93 => (self.other(version), self.host(version)),
+            _ => (self.other(version), self.other(version)),
         };
-        Some(self.between(source, destination))
+        let mut probe = self.between(source, destination);
+        if self.translates && self.dice.chance(15) {
+            self.translate(&mut probe);
+        }
+        Some(probe)
+    }
+
+    /// Lets the probe be sent to another address than it arrives at.
+    fn translate(&mut self, probe: &mut Probe) {
+        let (flow, packet) = (&mut probe.flow, &mut probe.packet);
+        let version = flow.version();
+        let sent_to = *self.dice.pick(self.landmarks.addresses(version));
+        let port = flow.destination_port.map(|_| *self.dice.pick(&self.landmarks.ports));
+        flow.before_dnat = Some((sent_to, port));
+        packet.dnat = Some((flow.destination.address, flow.destination_port));
+        (packet.destination, packet.destination_port) = (sent_to, port);
     }
 
     fn between(&mut self, source: End, destination: End) -> Probe {
@@ -127,18 +151,18 @@ impl Probes {
         }
     }
 
-    /// Anybody who is reached by the uplink.
+    /// Anybody who is reached by an interface that is no workload's.
     fn other(&mut self, version: IpVersion) -> End {
-        let party = Party::outside(self.address(version)).through(NODE, UPLINK);
-        End { party, interface: Some(UPLINK.to_owned()) }
+        let interface = if self.dice.chance(70) { UPLINK } else { SIDE_LINK };
+        let party = Party::outside(self.address(version)).through(NODE, interface);
+        End { party, interface: Some(interface.to_owned()) }
     }
 
     /// A process of the node itself.
-    fn host(version: IpVersion) -> End {
-        let address = match version {
-            IpVersion::V4 => [192, 168, 0, 1].into(),
-            IpVersion::V6 => [0xfd01, 0, 0, 0, 0, 0, 0, 1].into(),
-        };
+    fn host(&mut self, version: IpVersion) -> End {
+        let (_, addresses) = interfaces()[self.dice.below(2)];
+        let own = addresses.into_iter().find(|address| IpVersion::of_addr(address) == version);
+        let address = own.unwrap_or_else(|| self.address(version));
         End { party: Party::host(NODE, address), interface: None }
     }
 

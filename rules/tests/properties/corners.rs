@@ -217,3 +217,12 @@ fn a_pass_of_a_profile_counts_only_for_what_it_matches() {
          {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {ingress: [{action: Pass}]}}",
     );
 }
+
+#[test]
+fn an_interface_with_an_endpoint_of_its_own_does_not_meet_that_of_all() {
+    check(
+        "{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: all}, spec: {node: node-a, interfaceName: '*'}}\n---\n\
+         {apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: own, labels: {own: 'yes'}}, spec: {node: node-a, interfaceName: eth1}}\n---\n\
+         {apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {applyOnForward: true, preDNAT: true, selector: \"!has(own)\", ingress: [{action: Allow}]}}",
+    );
+}

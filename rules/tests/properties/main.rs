@@ -119,16 +119,19 @@ fn agrees(scene: &Scene, probe: &Probe, with_invariants: bool) -> bool {
         && (!with_invariants || invariants_hold(scene, probe))
 }
 
-/// Forwarded packets of known connections pass whatever policy says; those that connection tracking can make
-/// nothing of pass only where that check is off.
+/// Forwarded packets of known connections of workloads pass whatever policy says, but for untracked policy; those
+/// that connection tracking can make nothing of pass only where that check is off.
 fn invariants_hold(scene: &Scene, probe: &Probe) -> bool {
     let fate = |conntrack| {
         let packet = Packet { conntrack, ..probe.packet.clone() };
         scene.machine(&packet).run(&packet).fate
     };
-    let is_forwarded = probe.packet.in_interface.is_some() && probe.packet.out_interface.is_some();
+    let interfaces = [&probe.packet.in_interface, &probe.packet.out_interface];
+    let is_forwarded = interfaces.iter().all(|interface| interface.is_some());
+    let is_of_workload = interfaces.into_iter().flatten().any(|name| name.starts_with("cali"));
     let known = [ConnectionState::Established, ConnectionState::Related];
-    !is_forwarded
+    !(is_forwarded && is_of_workload)
+        || scene.has_untracked_policy()
         || known.into_iter().all(|state| fate(state) == Fate::Accepted)
             && (scene.variant.config.disable_conntrack_invalid_check
                 || fate(ConnectionState::Invalid) != Fate::Accepted)

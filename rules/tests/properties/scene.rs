@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 use tortie_api::net::IpVersion;
+use tortie_api::resource::Resource;
 use tortie_rules::compile::classic::Classic;
 use tortie_rules::compile::config::{AllowAction, Config, DenyAction, EndpointToHostAction, Marks};
 use tortie_rules::eval::ruleset::{Machine, Packet, Sets};
 use tortie_rules::eval::{Cluster, HostAction, Place, Settings, Verdict};
 use tortie_rules::graph::{Graph, Options};
-use tortie_rules::random::{NODE, Probe, resources};
+use tortie_rules::random::{NODE, Probe, interfaces, resources};
 use tortie_rules::render::iptables::Features;
 
 /// A way to configure the agent.
@@ -94,6 +95,9 @@ impl Scene {
             suppress_covered: variant.suppress_covered,
         });
         resources.iter().for_each(|resource| graph.set(resource));
+        for (name, addresses) in interfaces() {
+            graph.set_host_interface(name, Some(&addresses));
+        }
         let mut classic = Classic::new(variant.config.clone(), Features::default());
         graph.flush().iter().for_each(|event| classic.handle(event));
         let mut sets = Sets::default();
@@ -102,7 +106,10 @@ impl Scene {
             Machine::new(version, &classic.tables(version), &sets).map_err(|e| format!("{version}: {e}"))
         };
         let machines = [machine(IpVersion::V4)?, machine(IpVersion::V6)?];
-        let policy = Cluster::new(resources).with_settings(variant.settings());
+        let mut policy = Cluster::new(resources).with_settings(variant.settings());
+        for (name, addresses) in interfaces() {
+            policy.set_interface(NODE, name, &addresses);
+        }
         Ok(Self { variant: variant.clone(), policy, machines })
     }
 
@@ -112,6 +119,12 @@ impl Scene {
 
     pub(crate) fn policy_verdict(&self, probe: &Probe) -> Verdict {
         self.policy.verdict_on(NODE, &probe.flow)
+    }
+
+    pub(crate) fn has_untracked_policy(&self) -> bool {
+        let is_untracked =
+            |r: &Resource| matches!(r, Resource::GlobalNetworkPolicy(policy) if policy.spec.do_not_track);
+        self.policy.resources().values().any(is_untracked)
     }
 
     /// Whether the workloads of a probe are there, on the interfaces that its packet uses.
