@@ -10,7 +10,9 @@ use super::words;
 const CALICO: &str = "projectcalico.org/v3";
 
 pub(super) fn policy(dice: &mut Dice) -> Value {
-    match dice.below(20) {
+    match dice.below(22) {
+        20 => cluster_wide(dice),
+        21 => admin(dice),
         0..=7 => calico(dice, "NetworkPolicy"),
         8..=13 => calico(dice, "GlobalNetworkPolicy"),
         14..=17 => kubernetes(dice, "networking.k8s.io/v1", "NetworkPolicy"),
@@ -154,4 +156,110 @@ fn kube_port(dice: &mut Dice) -> Value {
         4 => json!({"port": words::real_port(dice)}),
         _ => json!({"protocol": protocol, "port": words::real_port(dice)}),
     }
+}
+
+fn named(dice: &mut Dice) -> Value {
+    json!({"name": dice.pick(&words::POLICIES)})
+}
+
+fn cluster_wide(dice: &mut Dice) -> Value {
+    let (ingress, egress) = (dice.below(3), dice.below(3));
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": named(dice),
+        "spec": {
+            "tier": dice.pick(&["Admin", "Baseline"]),
+            "priority": dice.below(3),
+            "subject": pods_or_namespaces(dice),
+            "ingress": dice.list(ingress, |d| cluster_wide_rule(d, "from")),
+            "egress": dice.list(egress, |d| cluster_wide_rule(d, "to")),
+        },
+    })
+}
+
+fn cluster_wide_rule(dice: &mut Dice, peers_key: &str) -> Value {
+    let action = *dice.pick(&["Accept", "Deny", "Pass"]);
+    let mut rule = json!({"action": action, peers_key: cluster_wide_peers(dice, peers_key == "to")});
+    if dice.chance(60) {
+        let count = dice.within(1, 3);
+        rule["protocols"] = json!(dice.list(count, |d| {
+            let protocol = words::port_protocol(d).to_lowercase();
+            let first = words::real_port(d);
+            match d.below(5) {
+                // Networks, which egress rules may name, have no named ports.
+                0 if peers_key == "from" => json!({"destinationNamedPort": "http"}),
+                1 => {
+                    let range = json!({"start": first.min(65000), "end": first.min(65000) + 3});
+                    json!({protocol: {"destinationPort": {"range": range}}})
+                }
+                _ => json!({protocol: {"destinationPort": {"number": first}}}),
+            }
+        }));
+    }
+    rule
+}
+
+fn pods_or_namespaces(dice: &mut Dice) -> Value {
+    if dice.chance(50) {
+        json!({"namespaces": words::label_selector(dice)})
+    } else {
+        let (namespaces, pods) = (words::label_selector(dice), words::label_selector(dice));
+        json!({"pods": {"namespaceSelector": namespaces, "podSelector": pods}})
+    }
+}
+
+/// Networks of both families may stand in one list.
+fn cluster_wide_peers(dice: &mut Dice, may_be_networks: bool) -> Vec<Value> {
+    let count = dice.within(1, 2);
+    dice.list(count, |d| {
+        if may_be_networks && d.chance(40) {
+            let count = d.within(1, 3);
+            let networks = d.list(count, |d| {
+                let version = words::version(d);
+                words::net(d, version, true).to_string()
+            });
+            json!({"networks": networks})
+        } else {
+            pods_or_namespaces(d)
+        }
+    })
+}
+
+fn admin(dice: &mut Dice) -> Value {
+    let (ingress, egress) = (dice.below(3), dice.below(3));
+    let is_baseline = dice.chance(40);
+    let mut spec = json!({
+        "subject": pods_or_namespaces(dice),
+        "ingress": dice.list(ingress, |d| admin_rule(d, "from", is_baseline)),
+        "egress": dice.list(egress, |d| admin_rule(d, "to", is_baseline)),
+    });
+    let (kind, metadata) = if is_baseline {
+        ("BaselineAdminNetworkPolicy", json!({"name": "default"}))
+    } else {
+        spec["priority"] = json!(dice.below(3));
+        ("AdminNetworkPolicy", named(dice))
+    };
+    json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+fn admin_rule(dice: &mut Dice, peers_key: &str, is_baseline: bool) -> Value {
+    let action = *dice.pick(if is_baseline { &["Allow", "Deny"][..] } else { &["Allow", "Deny", "Pass"] });
+    let mut rule = json!({"action": action, peers_key: cluster_wide_peers(dice, peers_key == "to")});
+    if dice.chance(60) {
+        let count = dice.within(1, 3);
+        rule["ports"] = json!(dice.list(count, |d| {
+            let (protocol, first) = (words::port_protocol(d), words::real_port(d));
+            match d.below(5) {
+                // Networks, which egress rules may name, have no named ports.
+                0 if peers_key == "from" => json!({"namedPort": "http"}),
+                1 => {
+                    let first = first.min(65000);
+                    json!({"portRange": {"protocol": protocol, "start": first, "end": first + 3}})
+                }
+                _ => json!({"portNumber": {"protocol": protocol, "port": first}}),
+            }
+        }));
+    }
+    rule
 }
