@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tortie-datastore", &["tortie-api"]),
     ("tortie-agent", &["tortie-api", "tortie-rules", "tortie-dataplane", "tortie-datastore"]),
     ("tortie-ctl", &["tortie-api", "tortie-datastore"]),
-    // The lab starts the programs as a user does; the benches drive the kernel drivers themselves.
-    ("tortie-tests", &["tortie-api", "tortie-dataplane"]),
+    // The lab starts the programs as a user does; the benches drive the kernel drivers themselves; the evaluator is
+    // asked for its opinion.
+    ("tortie-tests", &["tortie-api", "tortie-dataplane", "tortie-rules"]),
 ];
 
 /// Crates without I/O.
