@@ -18,6 +18,7 @@
 mod cluster;
 mod derived;
 mod explain;
+mod felix;
 mod flow;
 mod matching;
 mod path;
@@ -33,6 +34,7 @@ pub use explain::{
     Decision, Explanation, NearMiss, Point, PolicyId, PolicyOutcome, PolicyTrace, ProfileTrace, Stage,
     StageKind, TierTrace, Verdict,
 };
+pub use felix::BadSetting;
 pub use flow::{Flow, Interface, Party, Place};
 pub use settings::{Failsafe, HostAction, Settings};
 pub use term::{Clause, Miss, Side};

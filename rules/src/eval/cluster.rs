@@ -9,6 +9,7 @@ use tortie_api::resource::Resource;
 
 use super::derived::Derived;
 use super::explain::{Explanation, Point, Verdict};
+use super::felix::{self, BadSetting};
 use super::flow::Flow;
 use super::matching::Packet;
 use super::path::Journey;
@@ -22,6 +23,8 @@ use super::settings::Settings;
 pub struct Cluster {
     resources: BTreeMap<Key, Resource>,
     settings: Settings,
+    /// Of nodes that have their own.
+    node_settings: BTreeMap<String, Settings>,
     interfaces: Interfaces,
     derived: OnceLock<Derived>,
 }
@@ -36,9 +39,23 @@ impl Cluster {
         Self { resources, ..Self::default() }
     }
 
-    /// The same with other settings.
+    /// The same with other settings, on all nodes.
     pub fn with_settings(self, settings: Settings) -> Self {
-        Self { settings, derived: OnceLock::new(), ..self }
+        Self { settings, node_settings: BTreeMap::new(), derived: OnceLock::new(), ..self }
+    }
+
+    /// The same with the settings that its `FelixConfiguration` objects give on top of those that it has, and
+    /// those of them that cannot be used.
+    pub fn configured(self) -> (Self, Vec<BadSetting>) {
+        let (settings, node_settings, bad) = felix::read(&self.resources, self.settings);
+        (Self { settings, node_settings, derived: OnceLock::new(), ..self }, bad)
+    }
+
+    /// The same as if its staged policies were in force.
+    pub fn with_staged_in_force(mut self) -> Self {
+        self.settings.enforce_staged = true;
+        self.derived = OnceLock::new();
+        self
     }
 
     /// Adds or changes a resource.
@@ -59,9 +76,14 @@ impl Cluster {
         self.interfaces.insert((node.to_owned(), name.to_owned()), addresses.to_vec());
     }
 
-    /// The settings.
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    /// What was told of interfaces.
+    pub(super) const fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
+    }
+
+    /// The settings of a node.
+    pub fn settings(&self, node: &str) -> &Settings {
+        self.node_settings.get(node).unwrap_or(&self.settings)
     }
 
     /// The resources by key.
@@ -98,8 +120,7 @@ impl Cluster {
     /// Whether a flow passes, and why.
     pub fn explain(&self, flow: &Flow) -> Explanation {
         let packets = self.packets(flow);
-        let mut journey =
-            Journey::new(self.derived(), (&self.settings, &self.interfaces), flow, &packets, true);
+        let mut journey = Journey::new(self, flow, &packets, true);
         journey.travel(None);
         let verdict = verdict(&journey);
         Explanation { flow: flow.clone(), verdict, stages: journey.stages.unwrap_or_default() }
@@ -107,8 +128,7 @@ impl Cluster {
 
     fn decide(&self, flow: &Flow, only_on: Option<&str>) -> Verdict {
         let packets = self.packets(flow);
-        let mut journey =
-            Journey::new(self.derived(), (&self.settings, &self.interfaces), flow, &packets, false);
+        let mut journey = Journey::new(self, flow, &packets, false);
         journey.travel(only_on);
         verdict(&journey)
     }

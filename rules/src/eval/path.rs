@@ -14,13 +14,13 @@ use tortie_api::endpoint::ANY_INTERFACE;
 use tortie_api::net::IpVersion;
 use tortie_api::policy::PolicyType;
 
-use super::cluster::Interfaces;
+use super::cluster::Cluster;
 use super::derived::{Derived, Endpoint};
 use super::explain::{Decision, Stage, StageKind, Verdict};
 use super::flow::{Flow, ICMP_V6, Interface, Party, Place};
 use super::matching::Packet;
 use super::policy::Flavour;
-use super::settings::{Failsafe, HostAction, Settings};
+use super::settings::{Failsafe, HostAction};
 use super::walk::{Decided, Trace, Walk};
 
 /// ICMPv6 types that a workload may always send to its host: multicast listener messages, router solicitation,
@@ -70,8 +70,7 @@ impl<'a> Seat<'a> {
 #[derive(Debug)]
 pub(super) struct Journey<'a> {
     derived: &'a Derived,
-    settings: &'a Settings,
-    interfaces: &'a Interfaces,
+    cluster: &'a Cluster,
     flow: &'a Flow,
     packet: &'a Packet,
     /// The packet before the destination was translated.
@@ -84,8 +83,7 @@ pub(super) struct Journey<'a> {
 
 impl<'a> Journey<'a> {
     pub(super) fn new(
-        derived: &'a Derived,
-        (settings, interfaces): (&'a Settings, &'a Interfaces),
+        cluster: &'a Cluster,
         flow: &'a Flow,
         packets: &'a (Packet, Option<Packet>),
         trace: bool,
@@ -93,7 +91,7 @@ impl<'a> Journey<'a> {
         let (packet, before) = packets;
         let before_dnat = before.as_ref().unwrap_or(packet);
         let stages = trace.then(Vec::new);
-        Self { derived, settings, interfaces, flow, packet, before_dnat, stages, is_denied: false }
+        Self { derived: cluster.derived(), cluster, flow, packet, before_dnat, stages, is_denied: false }
     }
 
     /// Goes all the way, or only over one node.
@@ -174,7 +172,7 @@ impl<'a> Journey<'a> {
     /// node on it, else the one for all interfaces. If the interface is not known, any of the node may be it.
     fn host_endpoint(&self, node: &str, name: Option<&str>, own: Option<IpAddr>) -> Option<&'a Endpoint> {
         let of_node = || self.derived.hosts.iter().filter(|host| host.node == node);
-        let known = name.and_then(|name| self.interfaces.get(&(node.to_owned(), name.to_owned())));
+        let known = name.and_then(|name| self.cluster.interfaces().get(&(node.to_owned(), name.to_owned())));
         let expects = |host: &Endpoint| {
             let is_there = |address: &IpAddr| host.addresses.contains(address);
             known.map_or_else(
@@ -248,13 +246,13 @@ impl<'a> Journey<'a> {
             return;
         }
         self.workload(workload, kind);
-        if self.settings.endpoint_to_host == HostAction::Deny && !self.is_over() {
+        if self.cluster.settings(&workload.node).endpoint_to_host == HostAction::Deny && !self.is_over() {
             self.settle(workload, kind, Verdict::Deny, &Decision::EndpointToHost);
         }
     }
 
     fn workload(&mut self, workload: &'a Endpoint, kind: StageKind) {
-        if kind == StageKind::WorkloadEgress && self.is_encapsulated() {
+        if kind == StageKind::WorkloadEgress && self.is_encapsulated(&workload.node) {
             self.settle(workload, kind, Verdict::Deny, &Decision::Encapsulated);
             return;
         }
@@ -264,8 +262,8 @@ impl<'a> Journey<'a> {
         self.finish(walk, kind, verdict, decided);
     }
 
-    fn is_encapsulated(&self) -> bool {
-        let (packet, settings) = (self.packet, self.settings);
+    fn is_encapsulated(&self, node: &str) -> bool {
+        let (packet, settings) = (self.packet, self.cluster.settings(node));
         let vxlan = packet.protocol == UDP && packet.destination.port == Some(settings.vxlan_port);
         vxlan && !settings.allow_vxlan_from_workloads
             || packet.protocol == IPIP && !settings.allow_ipip_from_workloads
@@ -310,7 +308,7 @@ impl<'a> Journey<'a> {
         if !self.derived.policies_of(host).any(has_any) {
             return false;
         }
-        if self.is_failsafe(kind) {
+        if self.is_failsafe(host, kind) {
             self.settle(host, kind, Verdict::Allow, &Decision::Failsafe);
             return false;
         }
@@ -323,7 +321,7 @@ impl<'a> Journey<'a> {
 
     /// To or from the host itself.
     fn host(&mut self, host: &'a Endpoint, kind: StageKind) {
-        if self.is_failsafe(kind) {
+        if self.is_failsafe(host, kind) {
             self.settle(host, kind, Verdict::Allow, &Decision::Failsafe);
             return;
         }
@@ -342,9 +340,10 @@ impl<'a> Journey<'a> {
     }
 
     /// Before connection tracking the answers to failsafe traffic must be let through as well.
-    fn is_failsafe(&self, kind: StageKind) -> bool {
+    fn is_failsafe(&self, host: &Endpoint, kind: StageKind) -> bool {
         let packet = self.packet_at(kind);
-        let (inbound, outbound) = (&self.settings.failsafe_inbound, &self.settings.failsafe_outbound);
+        let settings = self.cluster.settings(&host.node);
+        let (inbound, outbound) = (&settings.failsafe_inbound, &settings.failsafe_outbound);
         let (requests, answers, other) = match direction(kind) {
             PolicyType::Ingress => (inbound, outbound, packet.source.address),
             PolicyType::Egress => (outbound, inbound, packet.destination.address),
