@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ApplyArgs, shared: &Shared, console: &mut Console) -> R
         return Err(Error::Usage("name the manifests with -f".to_owned()));
     }
     let store = datastore::open(shared)?;
-    for document in input::read(&args.input, shared, console) {
+    for document in input::read(&args.input, shared.namespace.as_deref(), console) {
         match apply(&store, &document) {
             Ok(done) => console.say(&format!("{} {}\n", object::full_name(&document.key), done.word())),
             Err(error) => console.error(&format!("{}: {}", document.place, chain(&error))),
@@ -88,7 +88,7 @@ fn try_to_apply(store: &dyn Datastore, document: &Document) -> Result<Done, Stor
 }
 
 /// The manifest, with what the cluster wrote into the object.
-fn with_cluster_fields(manifest: &Value, live: &Value) -> Value {
+pub(crate) fn with_cluster_fields(manifest: &Value, live: &Value) -> Value {
     let mut new = manifest.clone();
     if let (Some(Value::Object(metadata)), Some(Value::Object(old))) =
         (new.get_mut("metadata"), live.get("metadata"))

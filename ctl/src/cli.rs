@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Show how this node's agent stands.
     Status(StatusArgs),
+    /// Say whether traffic passes, and why.
+    Explain(ExplainArgs),
 }
 
 /// Manifests on the command line.
@@ -150,12 +152,39 @@ pub(crate) struct WaitArgs {
 pub(crate) struct StatusArgs {
     /// How to show it; text for people if absent.
     #[arg(short, long, value_name = "FORMAT")]
-    pub(crate) output: Option<StatusFormat>,
+    pub(crate) output: Option<DataFormat>,
 }
 
-/// How `status` is shown.
+/// `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Who sends: NAMESPACE/POD, POD (of the namespace of -n), an IP address, hep/HOSTENDPOINT, node/NODE.
+    pub(crate) source: String,
+    /// Who it is for, in the same words; an address of a pod or node means that.
+    pub(crate) destination: String,
+    /// tcp/80, udp/53, sctp/9, icmp, icmp/8, icmp/8/0, or the number of a protocol without ports.
+    #[arg(value_name = "PROTO/PORT")]
+    pub(crate) traffic: String,
+    /// Manifests to ask instead of a datastore.
+    #[command(flatten)]
+    pub(crate) input: Files,
+    /// The port that it is sent from.
+    #[arg(long, value_name = "PORT", default_value_t = 49152)]
+    pub(crate) source_port: u16,
+    /// Over IPv4.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Over IPv6.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+    /// How to show it; sentences if absent.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<DataFormat>,
+}
+
+/// How answers are shown to programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StatusFormat {
+pub(crate) enum DataFormat {
     /// As JSON.
     Json,
     /// As YAML.

@@ -13,7 +13,7 @@ pub(crate) fn run(args: &DeleteArgs, shared: &Shared, console: &mut Console) -> 
     let selection = &args.selection;
     if selection.words.is_empty() {
         let store = datastore::open(shared)?;
-        for document in input::read(&selection.input, shared, console) {
+        for document in input::read(&selection.input, shared.namespace.as_deref(), console) {
             delete(&store, &document.key, Some(&document.place), args.ignore_not_found, console);
         }
         return Ok(());

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &GetArgs, shared: &Shared, console: &mut Console) -> Res
     let selection = &args.selection;
     let (mut found, namespace) = if selection.words.is_empty() {
         let store = datastore::open(shared)?;
-        let documents = input::read(&selection.input, shared, console);
+        let documents = input::read(&selection.input, shared.namespace.as_deref(), console);
         let keys: Vec<Key> = documents.into_iter().map(|document| document.key).collect();
         (find_keys(&store, &keys, args, console)?, None)
     } else {
@@ -133,7 +133,7 @@ fn show(found: &Found, namespace: Option<&str>, args: &GetArgs, console: &mut Co
     let has_errors = console.errors() > 0;
     match args.output {
         Some(Format::Yaml) => show_whole(found, has_errors, console, |value| Ok(to_yaml(value))),
-        Some(Format::Json) => show_whole(found, has_errors, console, crate::status::to_json),
+        Some(Format::Json) => show_whole(found, has_errors, console, crate::output::to_json),
         Some(Format::Name) => {
             let names = found.objects.iter().map(|stored| object::full_name(&stored.key) + "\n");
             console.say(&names.collect::<String>());

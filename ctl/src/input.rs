@@ -9,9 +9,9 @@ use tortie_api::kind::Key;
 use tortie_api::manifest::{DocumentError, parse_documents};
 use tortie_api::resource::Resource;
 
-use crate::cli::{Files, Shared};
+use crate::cli::Files;
 use crate::console::Console;
-use crate::{object, reason, target};
+use crate::{object, reason};
 
 /// File name extensions of manifests in a directory. Files named one by one may have any.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
@@ -25,32 +25,80 @@ pub(crate) struct Document {
     pub(crate) key: Key,
     /// As written, with the namespace written out.
     pub(crate) value: Value,
+    /// What it says.
+    pub(crate) resource: Resource,
 }
 
-/// Reads everything that `-f` names. What cannot be read is reported, and hurts nothing else.
-pub(crate) fn read(files: &Files, shared: &Shared, console: &mut Console) -> Vec<Document> {
-    let errors_before = console.errors();
-    let mut documents = Vec::new();
-    for path in &files.files {
-        if path.as_os_str() == "-" {
-            let mut bytes = Vec::new();
-            match io::stdin().lock().read_to_end(&mut bytes) {
-                Ok(_) => take(&bytes, "-", shared, &mut documents, console),
-                Err(error) => console.error(&format!("cannot read standard input: {}", reason(&error))),
-            }
-        } else {
-            for file in manifests_at(path, files.recursive, console) {
-                match fs::read(&file) {
-                    Ok(bytes) => take(&bytes, &file.display().to_string(), shared, &mut documents, console),
-                    Err(error) => report(&file, &error, console),
+/// Reads everything that `-f` names; objects that name no namespace are in that of `-n`. What cannot be read is
+/// reported, and hurts nothing else.
+pub(crate) fn read(files: &Files, namespace: Option<&str>, console: &mut Console) -> Vec<Document> {
+    Reader { namespace, is_lenient: false, documents: Vec::new(), console }.read(files)
+}
+
+/// Reads manifests in place of a datastore: as with one, broken documents are left out with a warning.
+pub(crate) fn read_as_datastore(files: &Files, console: &mut Console) -> Vec<Document> {
+    Reader { namespace: None, is_lenient: true, documents: Vec::new(), console }.read(files)
+}
+
+struct Reader<'a> {
+    namespace: Option<&'a str>,
+    /// Whether broken documents are no errors.
+    is_lenient: bool,
+    documents: Vec<Document>,
+    console: &'a mut Console,
+}
+
+impl Reader<'_> {
+    fn read(mut self, files: &Files) -> Vec<Document> {
+        let errors_before = self.console.errors();
+        for path in &files.files {
+            if path.as_os_str() == "-" {
+                let mut bytes = Vec::new();
+                match io::stdin().lock().read_to_end(&mut bytes) {
+                    Ok(_) => self.take(&bytes, "-"),
+                    Err(error) => {
+                        self.console.error(&format!("cannot read standard input: {}", reason(&error)));
+                    }
+                }
+            } else {
+                for file in manifests_at(path, files.recursive, self.console) {
+                    match fs::read(&file) {
+                        Ok(bytes) => self.take(&bytes, &file.display().to_string()),
+                        Err(error) => report(&file, &error, self.console),
+                    }
                 }
             }
         }
+        if self.documents.is_empty() && self.console.errors() == errors_before {
+            self.console.error("the manifests hold no objects");
+        }
+        self.documents
     }
-    if documents.is_empty() && console.errors() == errors_before {
-        console.error("the manifests hold no objects");
+
+    fn take(&mut self, bytes: &[u8], file: &str) {
+        for document in parse_documents(bytes) {
+            let manifest = match document.outcome {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    self.blame(&fault(file, &error));
+                    continue;
+                }
+            };
+            let place = format!("{file}:{}", document.first_line);
+            match in_namespace(manifest.key, manifest.value, self.namespace) {
+                Ok((key, value, resource)) => self.documents.push(Document { place, key, value, resource }),
+                Err(message) => self.blame(&format!("{place}: {message}")),
+            }
+        }
     }
-    documents
+
+    fn blame(&mut self, message: &str) {
+        if self.is_lenient {
+            self.console.note(&format!("warning: {message}"));
+        } else {
+            self.console.error(message);
+        }
+    }
 }
 
 fn report(path: &Path, error: &io::Error, console: &mut Console) {
@@ -99,23 +147,6 @@ fn is_manifest(path: &Path) -> bool {
         .is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
-fn take(bytes: &[u8], file: &str, shared: &Shared, documents: &mut Vec<Document>, console: &mut Console) {
-    for document in parse_documents(bytes) {
-        let manifest = match document.outcome {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                console.error(&fault(file, &error));
-                continue;
-            }
-        };
-        let place = format!("{file}:{}", document.first_line);
-        match in_namespace(manifest.key, manifest.value, shared) {
-            Ok((key, value)) => documents.push(Document { place, key, value }),
-            Err(message) => console.error(&format!("{place}: {message}")),
-        }
-    }
-}
-
 /// `FILE:LINE: KEY: FIELD: MESSAGE`
 fn fault(file: &str, error: &DocumentError) -> String {
     let key = error.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
@@ -124,19 +155,23 @@ fn fault(file: &str, error: &DocumentError) -> String {
 }
 
 /// The object with the namespace that it names, or else the one of `-n`.
-fn in_namespace(key: Key, mut value: Value, shared: &Shared) -> Result<(Key, Value), String> {
+fn in_namespace(
+    key: Key,
+    mut value: Value,
+    namespace: Option<&str>,
+) -> Result<(Key, Value, Resource), String> {
     let named = value.pointer("/metadata/namespace").and_then(Value::as_str).filter(|text| !text.is_empty());
-    let key = match (named, &shared.namespace) {
+    let key = match (named, namespace) {
         (Some(named), Some(asked)) if key.kind.is_namespaced() && named != asked => {
             return Err(format!(
                 "{key}: metadata.namespace: is {named:?}, which is not the namespace of -n, {asked:?}"
             ));
         }
         (Some(_), _) => key,
-        (None, _) => Key::new(key.kind, Some(target::namespace(shared)), key.name),
+        (None, _) => Key::new(key.kind, namespace, key.name),
     };
     object::set_namespace(&mut value, &key);
     // The namespace of -n was not there to be checked when the manifest was read.
-    Resource::from_value(&value).map_err(|error| format!("{key}: {error}"))?;
-    Ok((key, value))
+    let resource = Resource::from_value(&value).map_err(|error| format!("{key}: {error}"))?;
+    Ok((key, value, resource))
 }

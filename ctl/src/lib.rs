@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! words ──cli──► arguments ──┬─ apply get delete ──► datastore        (a directory of manifests)
-//!                            └─ wait status ───────► agent's socket   (one JSON line each way)
+//!                            ├─ wait status ───────► agent's socket   (one JSON line each way)
+//!                            └─ explain ───────────► the datastore's objects, evaluated by `tortie_rules::eval`
 //! ```
 //!
 //! | module | its part |
 //! |---|---|
 //! | `cli` | what a user types |
 //! | `datastore` `target` `input` `labels` | what is meant by it: where, which objects, which manifests |
-//! | `apply` `get` `delete` `wait` `status` | one command each |
-//! | `table` `columns` `age` | how objects are shown |
+//! | `apply` `get` `delete` `wait` `status` `explain` | one command each |
+//! | `world` | the objects that `explain` asks |
+//! | `table` `columns` `age` `output` | how objects and answers are shown |
 //! | `client` | questions to the agent |
 //! | `console` | output, and how many errors were reported |
 
@@ -26,14 +28,17 @@ mod console;
 mod datastore;
 mod delete;
 mod duration;
+mod explain;
 mod get;
 mod input;
 mod labels;
 mod object;
+mod output;
 mod status;
 mod table;
 mod target;
 mod wait;
+mod world;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -104,6 +109,7 @@ fn execute(cli: Cli, console: &mut Console) -> Result<(), Error> {
         Command::Get(args) => get::run(&args, &shared, console),
         Command::Delete(args) => delete::run(&args, &shared, console),
         Command::Wait(args) => wait::run(&args, &shared.socket(), console),
+        Command::Explain(args) => explain::run(&args, &shared, console),
         Command::Status(args) => status::run(&args, &shared.socket(), console),
     }
 }

@@ -3,17 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize as _;
-use serde_json::Value;
-use serde_json::ser::{PrettyFormatter, Serializer};
 use tortie_api::control::{Area, Reply, Request, Status, StatusProblem};
-use tortie_datastore::to_yaml;
 
 use crate::Error;
-use crate::cli::{StatusArgs, StatusFormat};
-use crate::client;
+use crate::cli::StatusArgs;
 use crate::console::Console;
 use crate::table::Table;
+use crate::{client, output};
 
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,20 +21,11 @@ pub(crate) fn run(args: &StatusArgs, socket: &Path, console: &mut Console) -> Re
         Reply::Error { message } => return Err(Error::Refused(message)),
         Reply::Applied { .. } | Reply::NotApplied { .. } => return Err(Error::OtherAnswer),
     };
-    console.say(&match args.output {
-        None => readable(&status),
-        Some(StatusFormat::Json) => to_json(&serde_json::to_value(&status)?)?,
-        Some(StatusFormat::Yaml) => to_yaml(&serde_json::to_value(&status)?),
-    });
+    match args.output {
+        None => console.say(&readable(&status)),
+        Some(format) => output::say(&serde_json::to_value(&status)?, format, console)?,
+    }
     Ok(())
-}
-
-/// JSON as kubectl prints it, indented by four blanks.
-pub(crate) fn to_json(value: &Value) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    ")))?;
-    bytes.push(b'\n');
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn readable(status: &Status) -> String {

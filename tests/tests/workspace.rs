@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tortie-dataplane", &["tortie-api", "tortie-rules"]),
     ("tortie-datastore", &["tortie-api"]),
     ("tortie-agent", &["tortie-api", "tortie-rules", "tortie-dataplane", "tortie-datastore"]),
-    ("tortie-ctl", &["tortie-api", "tortie-datastore"]),
+    ("tortie-ctl", &["tortie-api", "tortie-rules", "tortie-datastore"]),
     // The lab starts the programs as a user does; the benches drive the kernel drivers themselves; the evaluator is
     // asked for its opinion.
     ("tortie-tests", &["tortie-api", "tortie-dataplane", "tortie-rules"]),

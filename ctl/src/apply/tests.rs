@@ -99,7 +99,8 @@ fn tier(order: f64) -> Value {
 }
 
 fn document(value: Value) -> Document {
-    Document { place: "x.yaml:1".to_owned(), key: Key::new(Kind::Tier, None, "security"), value }
+    let resource = Resource::from_value(&value).unwrap();
+    Document { place: "x.yaml:1".to_owned(), key: Key::new(Kind::Tier, None, "security"), value, resource }
 }
 
 #[test]

@@ -5,5 +5,6 @@
 mod agent;
 mod apply;
 mod delete;
+mod explain;
 mod get;
 mod support;
