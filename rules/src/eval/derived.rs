@@ -38,7 +38,7 @@ pub(super) struct Item {
     pub(super) name: String,
     /// Its own labels and those that it inherits.
     pub(super) labels: LabelMap,
-    nets: Vec<IpNet>,
+    pub(super) nets: Vec<IpNet>,
     /// Its named ports.
     pub(super) ports: Vec<EndpointPort>,
 }
@@ -53,9 +53,9 @@ pub(super) struct Endpoint {
     pub(super) profiles: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,
     /// Of a workload: its full name, and what decides between claims to one interface.
-    full_name: String,
+    pub(super) full_name: String,
     claim: (String, String, String),
-    item: usize,
+    pub(super) item: usize,
     policies: OnceLock<Vec<usize>>,
 }
 
@@ -83,7 +83,9 @@ pub(super) struct Derived {
     tiers: BTreeMap<String, (f64, DefaultAction)>,
     /// In the order in which they apply.
     pub(super) policies: Vec<Policy>,
-    node_of: BTreeMap<IpAddr, String>,
+    pub(super) node_of: BTreeMap<IpAddr, String>,
+    /// Places in `policies`, by namespace; those of global policies by the empty one.
+    by_namespace: FxHashMap<String, Vec<usize>>,
 }
 
 impl Derived {
@@ -110,6 +112,9 @@ impl Derived {
         derived.policies = policies(resources, settings);
         let mut policies = std::mem::take(&mut derived.policies);
         policies.sort_by(|a, b| derived.compare(a, b));
+        for (index, policy) in policies.iter().enumerate() {
+            derived.by_namespace.entry(policy.namespace().to_owned()).or_default().push(index);
+        }
         derived.policies = policies;
         derived
     }
@@ -303,10 +308,18 @@ impl Derived {
     pub(super) fn policies_of<'a>(&'a self, endpoint: &'a Endpoint) -> impl Iterator<Item = &'a Policy> {
         let indices = endpoint.policies.get_or_init(|| {
             let labels = &self.items[endpoint.item].labels;
-            let all = self.policies.iter().enumerate();
-            all.filter(|(_, policy)| policy.selects(labels)).map(|(index, _)| index).collect()
+            self.candidates(labels).filter(|index| self.policies[*index].selects(labels)).collect()
         });
         indices.iter().map(|index| &self.policies[*index])
+    }
+
+    /// The policies that may select something with these labels, in order: global ones and those of its namespace.
+    pub(super) fn candidates(&self, labels: &LabelMap) -> impl Iterator<Item = usize> + '_ {
+        let of = |namespace: &str| self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
+        let own = labels.get(NAMESPACE_LABEL).map_or(&[][..], |namespace| of(namespace));
+        let mut both: Vec<usize> = of("").iter().chain(own).copied().collect();
+        both.sort_unstable();
+        both.into_iter()
     }
 
     /// What a tier does at its end, and whether it exists.
