@@ -23,6 +23,7 @@ mod flow;
 mod matching;
 mod path;
 mod policy;
+pub mod preview;
 pub mod ruleset;
 mod settings;
 mod term;

@@ -133,6 +133,24 @@ impl Cluster {
         verdict(&journey)
     }
 
+    /// Whether a flow passes whose packets have been worked out.
+    pub(super) fn verdict_of_packets(&self, flow: &Flow, packets: &(Packet, Option<Packet>)) -> Verdict {
+        let mut journey = Journey::new(self, flow, packets, false);
+        journey.travel(None);
+        verdict(&journey)
+    }
+
+    /// The same with only some of its resources.
+    pub(super) fn only(&self, is_wanted: impl Fn(&Resource) -> bool) -> Self {
+        let wanted = self.resources.iter().filter(|(_, resource)| is_wanted(resource));
+        Self {
+            resources: wanted.map(|(key, resource)| (key.clone(), resource.clone())).collect(),
+            settings: self.settings.clone(),
+            node_settings: self.node_settings.clone(),
+            derived: OnceLock::new(),
+        }
+    }
+
     /// The flow's first packet, and the same before its destination was translated.
     fn packets(&self, flow: &Flow) -> (Packet, Option<Packet>) {
         let derived = self.derived();

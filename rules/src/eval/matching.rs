@@ -29,7 +29,7 @@ pub(super) struct End {
     pub(super) address: IpAddr,
     pub(super) port: Option<u16>,
     /// What has the address.
-    items: Vec<usize>,
+    pub(super) items: Vec<usize>,
 }
 
 impl Packet {

@@ -25,9 +25,9 @@ use super::walk::{Decided, Trace, Walk};
 
 /// ICMPv6 types that a workload may always send to its host: multicast listener messages, router solicitation,
 /// neighbour solicitation and advertisement.
-const NEIGHBOUR_TYPES: [u8; 6] = [130, 131, 132, 133, 135, 136];
+pub(super) const NEIGHBOUR_TYPES: [u8; 6] = [130, 131, 132, 133, 135, 136];
 /// The protocol number of IP in IP.
-const IPIP: u8 = 4;
+pub(super) const IPIP: u8 = 4;
 const UDP: u8 = 17;
 
 /// Where a packet comes from or goes to, as seen from a node.

@@ -142,6 +142,17 @@ impl Policy {
             && subject.service_account_selector.as_ref().is_none_or(|s| service_account_selected(s, labels))
     }
 
+    /// What it selects endpoints by: the field, what its labels are inherited with, the selector.
+    pub(super) fn subject_selectors(&self) -> impl Iterator<Item = (&'static str, &'static str, &Selector)> {
+        let Subject { selector, namespace_selector, service_account_selector, .. } = &self.subject;
+        let fields = [
+            ("selector", "", selector),
+            ("namespaceSelector", NAMESPACE_LABEL_PREFIX, namespace_selector),
+            ("serviceAccountSelector", SERVICE_ACCOUNT_LABEL_PREFIX, service_account_selector),
+        ];
+        fields.into_iter().filter_map(|(field, prefix, selector)| Some((field, prefix, selector.as_ref()?)))
+    }
+
     /// The rules for one direction.
     pub(super) fn rules(&self, direction: PolicyType) -> Option<&[RuleEntry]> {
         match direction {

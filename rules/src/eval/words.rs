@@ -274,7 +274,7 @@ impl Display for Clause {
 }
 
 /// `TCP`, or the number.
-fn protocol(number: u8) -> Protocol {
+pub(super) fn protocol(number: u8) -> Protocol {
     let named = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::IcmpV6, Protocol::Sctp];
     named.into_iter().find(|p| p.number() == number).unwrap_or(Protocol::Number(number))
 }
@@ -300,7 +300,7 @@ impl Display for Known {
 }
 
 /// Entries with commas between them; of a long list the first few.
-struct List<'a, T>(&'a [T]);
+pub(super) struct List<'a, T>(pub(super) &'a [T]);
 
 /// How many entries of a list are worth reading.
 const SHOWN: usize = 8;
