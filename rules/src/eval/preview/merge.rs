@@ -6,7 +6,7 @@ use tortie_api::net::IpVersion;
 
 use super::super::explain::Verdict;
 use super::cells::Difference;
-use super::sites::{Both, Census, Who};
+use super::sites::{Both, Census};
 use super::{Interfaces, Peer, Traffic, VerdictChange};
 
 /// What a verdict becomes, in the order in which it is told.
@@ -37,6 +37,14 @@ pub(super) fn merge(censuses: &Both<Census<'_>>, outcomes: Both<Vec<Outcome>>) -
                     None => statements.push(statement),
                 }
             }
+        }
+    }
+    for statement in &mut statements {
+        // Where the other version is not spoken at all, nothing needs to be said.
+        let speaks = |peers: &[Peer], version: usize| peers.iter().any(|peer| censuses[version].has(peer));
+        let other = usize::from(statement.ip_version == Some(IpVersion::V4));
+        if !speaks(&statement.sources, other) || !speaks(&statement.destinations, other) {
+            statement.ip_version = None;
         }
     }
     statements.sort_by(|a, b| {
@@ -124,14 +132,7 @@ fn peers(census: &Census<'_>, groups: &BTreeSet<usize>) -> Vec<Peer> {
         match site.owner() {
             Some(who) => {
                 let is_one_of_several = census.addresses_of(who) > 1;
-                let address = is_one_of_several.then_some(site.address);
-                peers.insert(match who {
-                    Who::Workload(endpoint) => {
-                        let (namespace, name) = endpoint.point.workload();
-                        Peer::Workload { namespace: namespace.to_owned(), name: name.to_owned(), address }
-                    }
-                    Who::Host(node) => Peer::Node { node: node.to_owned(), address },
-                });
+                peers.insert(who.peer(is_one_of_several.then_some(site.address)));
             }
             None => cells.extend(site.cell),
         }

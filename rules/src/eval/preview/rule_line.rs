@@ -14,15 +14,11 @@ pub(super) fn rule_line(rule: &Rule) -> String {
     let _ = rule.not_protocol.map_or(Ok(()), |protocol| write!(line, " not {protocol}"));
     line.extend(rule.not_icmp.map(|not| format!(" not{}", icmp(not))));
     for (word, entity) in [("from", &rule.source), ("to", &rule.destination)] {
-        let parts = parts(entity);
-        if !parts.is_empty() {
-            let _ = write!(line, " {word} {}", parts.join(" and "));
-        }
+        line.extend(side(entity).map(|side| format!(" {word} {side}")));
     }
     if let Some(http) = &rule.http {
-        let methods =
-            if http.methods.is_empty() { String::new() } else { format!(" {}", list(&http.methods)) };
-        let _ = write!(line, " if it is HTTP{methods}");
+        line.push_str(" if it is HTTP");
+        line.extend(listed(&http.methods).map(|methods| format!(" {methods}")));
         for path in &http.paths {
             line.extend(path.exact.as_ref().map(|exact| format!(" {exact}")));
             line.extend(path.prefix.as_ref().map(|prefix| format!(" {prefix}*")));
@@ -37,39 +33,39 @@ fn icmp(icmp: Icmp) -> String {
     text
 }
 
-fn parts(entity: &EntityRule) -> Vec<String> {
-    let mut parts = Vec::new();
-    parts.extend(entity.selector.as_ref().map(|s| s.source().to_owned()));
-    parts.extend(entity.not_selector.as_ref().map(|s| format!("not ({})", s.source())));
-    parts.extend(entity.namespace_selector.as_ref().map(|s| format!("namespaces with {}", s.source())));
+/// One side in words; `None` if it is anybody.
+fn side(entity: &EntityRule) -> Option<String> {
+    let mut is = Vec::new();
+    is.extend(entity.selector.as_ref().map(|s| s.source().to_owned()));
+    is.extend(entity.namespace_selector.as_ref().map(|s| format!("namespaces with {}", s.source())));
     if let Some(accounts) = &entity.service_accounts {
-        if !accounts.names.is_empty() {
-            parts.push(format!("service account {}", list(&accounts.names)));
-        }
-        parts.extend(accounts.selector.as_ref().map(|s| format!("service accounts with {}", s.source())));
+        is.extend(listed(&accounts.names).map(|names| format!("service account {names}")));
+        is.extend(accounts.selector.as_ref().map(|s| format!("service accounts with {}", s.source())));
     }
     if let Some(service) = &entity.services {
         let namespace = service.namespace.as_ref().map(|n| format!("{n}/")).unwrap_or_default();
-        parts.push(format!("service {namespace}{}", service.name));
+        is.push(format!("service {namespace}{}", service.name));
     }
-    let mut lists = |before: &str, texts: Vec<String>| {
-        if !texts.is_empty() {
-            parts.push(format!("{before}{}", list(&texts)));
-        }
+    is.extend(listed(&entity.nets));
+    let mut is_not = Vec::new();
+    is_not.extend(entity.not_selector.as_ref().map(|s| s.source().to_owned()));
+    is_not.extend(listed(&entity.not_nets));
+    let who = (!is.is_empty()).then(|| is.join(" and "));
+    let not = (!is_not.is_empty()).then(|| format!("not {}", is_not.join(", not ")));
+    let who = match (who, not) {
+        (Some(who), Some(not)) => Some(format!("{who} but {not}")),
+        (who, not) => who.or(not),
     };
-    lists("", texts(&entity.nets));
-    lists("not ", texts(&entity.not_nets));
-    lists("port ", texts(&entity.ports));
-    lists("not port ", texts(&entity.not_ports));
-    parts
+    let ports = listed(&entity.ports).map(|ports| format!("port {ports}"));
+    let not_ports = listed(&entity.not_ports).map(|ports| format!("not port {ports}"));
+    let words: Vec<String> = [who, ports, not_ports].into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
-fn texts<T: Display>(values: &[T]) -> Vec<String> {
-    values.iter().map(ToString::to_string).collect()
-}
-
-fn list(texts: &[String]) -> String {
-    texts.join(", ")
+/// The entries of a list, if there are any.
+fn listed<T: Display>(values: &[T]) -> Option<String> {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
 }
 
 #[cfg(test)]
@@ -94,7 +90,13 @@ mod tests {
             line(
                 r#"{"action": "Log", "notProtocol": 47, "source": {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"], "namespaceSelector": "team == 'red'"}, "destination": {"services": {"name": "db"}}}"#
             ),
-            "Log not 47 from namespaces with team == 'red' and 10.0.0.0/8 and not 10.1.0.0/16 to service db"
+            "Log not 47 from namespaces with team == 'red' and 10.0.0.0/8 but not 10.1.0.0/16 to service db"
+        );
+        assert_eq!(
+            line(
+                r#"{"action": "Allow", "protocol": "UDP", "source": {"notPorts": [53]}, "destination": {"selector": "all()", "notSelector": "has(x)", "ports": [1]}}"#
+            ),
+            "Allow UDP from not port 53 to all() but not has(x) port 1"
         );
     }
 }

@@ -12,6 +12,7 @@ use tortie_api::net::{IpNet, IpVersion};
 use super::super::derived::Endpoint;
 use super::super::explain::Point;
 use super::super::flow::{Party, Place};
+use super::Peer;
 use super::nets::Cells;
 use super::view::{Common, Numbers, View};
 
@@ -30,6 +31,17 @@ impl<'a> Who<'a> {
         match self {
             Who::Workload(endpoint) => &endpoint.node,
             Who::Host(node) => node,
+        }
+    }
+
+    /// What it is called in the report.
+    pub(super) fn peer(self, address: Option<IpAddr>) -> Peer {
+        match self {
+            Who::Workload(endpoint) => {
+                let (namespace, name) = endpoint.point.workload();
+                Peer::Workload { namespace: namespace.to_owned(), name: name.to_owned(), address }
+            }
+            Who::Host(node) => Peer::Node { node: node.to_owned(), address },
         }
     }
 
@@ -133,6 +145,8 @@ pub(super) struct Census<'a> {
     pub(super) has_free: BTreeSet<usize>,
     /// How many addresses somebody has.
     addresses: BTreeMap<(bool, &'a str, &'a str), usize>,
+    /// Everybody with an address.
+    named: BTreeSet<Peer>,
 }
 
 impl<'a> Census<'a> {
@@ -149,7 +163,13 @@ impl<'a> Census<'a> {
         for who in sites.iter().filter_map(Site::owner) {
             *addresses.entry(who.name()).or_default() += 1;
         }
-        Self { sites, groups, cells, has_free, addresses }
+        let named = sites.iter().filter_map(Site::owner).map(|who| who.peer(None)).collect();
+        Self { sites, groups, cells, has_free, addresses, named }
+    }
+
+    /// Whether somebody by that name has or had an address; nobody outside has.
+    pub(super) fn has(&self, peer: &Peer) -> bool {
+        self.named.contains(peer)
     }
 
     /// How many addresses somebody has or had.

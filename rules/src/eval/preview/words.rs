@@ -11,6 +11,9 @@ use super::{
     RuleAt, RuleChange, Span, Traffic, VerdictChange,
 };
 
+/// The API of Calico's own kinds.
+const CALICO_API: &str = "projectcalico.org/v3";
+
 impl Preview {
     /// Whether nothing at all changes.
     pub const fn is_empty(&self) -> bool {
@@ -20,6 +23,15 @@ impl Preview {
             && self.verdicts.is_empty()
             && self.pairs_left_out == 0
     }
+
+    /// Whether the same is said of a policy in force.
+    fn is_told_as_policy(&self, object: &ObjectChange) -> bool {
+        let is_calico = object.api_version == CALICO_API;
+        self.policies.iter().any(|PolicyChange { policy, .. }| {
+            let kind = if is_calico { policy.kind } else { policy.kind.trim_start_matches("Kubernetes") };
+            kind == object.kind && policy.namespace == object.namespace && policy.name == object.name
+        })
+    }
 }
 
 impl Display for Preview {
@@ -28,7 +40,8 @@ impl Display for Preview {
         if self.is_empty() {
             return f.write_str("Nothing changes.");
         }
-        part(f, "Objects", &self.objects)?;
+        let objects = self.objects.iter().filter(|object| !self.is_told_as_policy(object));
+        part(f, "Objects", &objects.collect::<Vec<_>>())?;
         part(f, "Policies in force", &self.policies)?;
         part(f, "Endpoints", &self.endpoints)?;
         part(f, "Traffic", &self.verdicts)?;
