@@ -87,8 +87,18 @@ fn try_to_apply(store: &dyn Datastore, document: &Document) -> Result<Done, Stor
     store.update(&new).map(|_| Done::Configured)
 }
 
+/// The object that a manifest makes of one, version and all.
+pub(crate) fn applied(manifest: &Value, live: &Value) -> Value {
+    let mut new = with_cluster_fields(manifest, live);
+    take_resource_version(&mut new);
+    if let Some(version) = live.pointer("/metadata/resourceVersion") {
+        set_resource_version(&mut new, version.clone());
+    }
+    new
+}
+
 /// The manifest, with what the cluster wrote into the object.
-pub(crate) fn with_cluster_fields(manifest: &Value, live: &Value) -> Value {
+fn with_cluster_fields(manifest: &Value, live: &Value) -> Value {
     let mut new = manifest.clone();
     if let (Some(Value::Object(metadata)), Some(Value::Object(old))) =
         (new.get_mut("metadata"), live.get("metadata"))

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Say whether traffic passes, and why.
     Explain(ExplainArgs),
+    /// Say what a change would change, without making it.
+    Preview(PreviewArgs),
 }
 
 /// Manifests on the command line.
@@ -177,6 +179,29 @@ pub(crate) struct ExplainArgs {
     /// Over IPv6.
     #[arg(short = '6', long)]
     pub(crate) ipv6: bool,
+    /// How to show it; sentences if absent.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<DataFormat>,
+}
+
+/// `preview`.
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// The change: a file of manifests, a directory of them, or - for standard input. Can be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Also the subdirectories of directories.
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// The objects of the manifests would be deleted.
+    #[arg(long, requires = "files")]
+    pub(crate) delete: bool,
+    /// The staged policies would be put in force.
+    #[arg(long, conflicts_with_all = ["files", "delete"])]
+    pub(crate) staged: bool,
+    /// Manifests to compare with instead of a datastore. Can be repeated.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) against: Vec<PathBuf>,
     /// How to show it; sentences if absent.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<DataFormat>,

@@ -3,15 +3,15 @@
 //! ```text
 //! words ──cli──► arguments ──┬─ apply get delete ──► datastore        (a directory of manifests)
 //!                            ├─ wait status ───────► agent's socket   (one JSON line each way)
-//!                            └─ explain ───────────► the datastore's objects, evaluated by `tortie_rules::eval`
+//!                            └─ explain preview ───► the datastore's objects, evaluated by `tortie_rules::eval`
 //! ```
 //!
 //! | module | its part |
 //! |---|---|
 //! | `cli` | what a user types |
 //! | `datastore` `target` `input` `labels` | what is meant by it: where, which objects, which manifests |
-//! | `apply` `get` `delete` `wait` `status` `explain` | one command each |
-//! | `world` | the objects that `explain` asks |
+//! | `apply` `get` `delete` `wait` `status` `explain` `preview` | one command each |
+//! | `world` | the objects that `explain` and `preview` ask |
 //! | `table` `columns` `age` `output` | how objects and answers are shown |
 //! | `client` | questions to the agent |
 //! | `console` | output, and how many errors were reported |
@@ -34,6 +34,7 @@ mod input;
 mod labels;
 mod object;
 mod output;
+mod preview;
 mod status;
 mod table;
 mod target;
@@ -110,6 +111,7 @@ fn execute(cli: Cli, console: &mut Console) -> Result<(), Error> {
         Command::Delete(args) => delete::run(&args, &shared, console),
         Command::Wait(args) => wait::run(&args, &shared.socket(), console),
         Command::Explain(args) => explain::run(&args, &shared, console),
+        Command::Preview(args) => preview::run(&args, &shared, console),
         Command::Status(args) => status::run(&args, &shared.socket(), console),
     }
 }

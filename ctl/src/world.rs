@@ -7,7 +7,7 @@ use tortie_api::Key;
 use tortie_api::kind::Kind;
 use tortie_api::resource::Resource;
 use tortie_datastore::Datastore as _;
-use tortie_rules::eval::Cluster;
+use tortie_rules::eval::{BadSetting, Cluster};
 
 use crate::cli::{Files, Shared};
 use crate::console::Console;
@@ -60,12 +60,18 @@ impl World {
         self.0.values().map(|(_, resource)| resource)
     }
 
-    /// The cluster, with the settings of its `FelixConfiguration` objects.
+    /// The cluster, with the settings of its `FelixConfiguration` objects; those that cannot be used are left out
+    /// with a warning.
     pub(crate) fn cluster(&self, console: &mut Console) -> Cluster {
-        let (cluster, bad) = Cluster::new(self.resources().cloned()).configured();
+        let (cluster, bad) = self.configured();
         for setting in bad {
             console.note(&format!("warning: {setting}"));
         }
         cluster
+    }
+
+    /// The same without warnings.
+    pub(crate) fn configured(&self) -> (Cluster, Vec<BadSetting>) {
+        Cluster::new(self.resources().cloned()).configured()
     }
 }

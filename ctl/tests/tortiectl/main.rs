@@ -7,4 +7,5 @@ mod apply;
 mod delete;
 mod explain;
 mod get;
+mod preview;
 mod support;
