@@ -567,3 +567,55 @@ fn random_changes_are_previewed_exactly() {
     }
     assert!(changes > 10_000, "{changes}");
 }
+
+#[test]
+fn interfaces_with_host_endpoints_of_their_own_are_told_apart() {
+    let second = "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: a-eth1, labels: {net: back}}\n\
+                  spec: {node: a, interfaceName: eth1}\n";
+    let rules =
+        "selector: \"has(net)\", ingress: [{action: Allow, protocol: TCP, destination: {ports: [81]}}]";
+    let before = base() + HOST_ENDPOINTS + second;
+    let (before, after) = (cluster(&before), cluster(&(before.clone() + &global("p", rules))));
+    let report = preview(&before, &after);
+    let outside = |v: &&VerdictChange| matches!(v.sources[..], [Peer::Outside { .. }]);
+    let told: Vec<_> = report.verdicts.iter().filter(outside).collect();
+    assert_eq!(told.len(), 1, "{report}");
+    let by = Interfaces { source: None, destination: Some("eth1".to_owned()) };
+    assert_eq!((&told[0].interfaces, told[0].traffic.len()), (&by, 1), "{report}");
+    assert!(
+        told[0]
+            .to_string()
+            .starts_with("becomes allowed: TCP to port 81, by interface eth1 of the destination's node\n")
+    );
+    // What the report says holds for the one interface and not for the other.
+    let asked = |interface: &str| {
+        let node = Party::host("a", "10.9.0.1".parse().unwrap()).through("a", interface);
+        after.verdict(&Flow::with_ports(Party::outside("192.0.2.5".parse().unwrap()), node, 6, 1, 81))
+    };
+    assert_eq!((asked("eth0"), asked("eth1")), (Verdict::Deny, Verdict::Allow));
+}
+
+#[test]
+fn what_was_not_looked_at_is_told() {
+    let (before, after) = (cluster(&base()), cluster(&(base() + &policy("p", "ingress: [{action: Deny}]"))));
+    let whole = preview(&before, &after);
+    let cut = preview_within(&before, &after, 3);
+    assert_eq!(whole.pairs_left_out, 0);
+    assert!(cut.pairs_left_out > 3 && cut.verdicts.len() < whole.verdicts.len());
+    let told = format!("{} pairs of groups of endpoints were not looked at: too many.", cut.pairs_left_out);
+    assert!(cut.to_string().ends_with(&told), "{cut}");
+}
+
+#[test]
+fn rules_are_told_by_what_came_and_what_went() {
+    let rules = |list: &str| cluster(&(base() + &policy("p", &format!("ingress: [{list}]"))));
+    let before = rules("{action: Deny, protocol: UDP}, {action: Allow, protocol: TCP}, {action: Log}");
+    let after =
+        rules("{action: Allow, protocol: TCP}, {action: Pass}, {action: Log}, {action: Deny, protocol: 47}");
+    let told: Vec<String> =
+        preview(&before, &after).policies[0].rules.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["ingress[0] goes: Deny UDP", "ingress[1] comes: Pass", "ingress[3] comes: Deny 47"]);
+    let after = rules("{action: Deny, protocol: SCTP}, {action: Allow, protocol: TCP}, {action: Log}");
+    let told = preview(&before, &after).policies[0].rules[0].to_string();
+    assert_eq!(told, "ingress[0] changes: Deny UDP\n      becomes: Deny SCTP");
+}
