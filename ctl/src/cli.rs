@@ -167,9 +167,12 @@ pub(crate) struct ExplainArgs {
     /// tcp/80, udp/53, sctp/9, icmp, icmp/8, icmp/8/0, or the number of a protocol without ports.
     #[arg(value_name = "PROTO/PORT")]
     pub(crate) traffic: String,
-    /// Manifests to ask instead of a datastore.
-    #[command(flatten)]
-    pub(crate) input: Files,
+    /// Manifests to ask instead of a datastore: a file, a directory, or - for standard input. Can be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Also the subdirectories of directories.
+    #[arg(short = 'R', long, requires = "files")]
+    pub(crate) recursive: bool,
     /// The port that it is sent from.
     #[arg(long, value_name = "PORT", default_value_t = 49152)]
     pub(crate) source_port: u16,

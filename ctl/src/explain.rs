@@ -6,7 +6,7 @@ use serde_json::Value;
 use tortie_api::net::IpVersion;
 use tortie_rules::eval::{Explanation, Verdict};
 
-use crate::cli::{ExplainArgs, Shared};
+use crate::cli::{ExplainArgs, Files, Shared};
 use crate::console::Console;
 use crate::world::World;
 use crate::{Error, output, target};
@@ -21,7 +21,8 @@ mod traffic;
 /// Runs the command.
 pub(crate) fn run(args: &ExplainArgs, shared: &Shared, console: &mut Console) -> Result<(), Error> {
     let traffic = Traffic::parse(&args.traffic, args.source_port).map_err(Error::Usage)?;
-    let Some(world) = World::read(&args.input, shared, console)? else { return Ok(()) };
+    let files = Files { files: args.files.clone(), recursive: args.recursive };
+    let Some(world) = World::read(&files, shared, console)? else { return Ok(()) };
     let resolver = Resolver::new(&world, target::namespace(shared));
     let (source, destination) = match (resolver.party(&args.source), resolver.party(&args.destination)) {
         (Ok(source), Ok(destination)) => (source, destination),
