@@ -404,6 +404,17 @@ fn hosts_are_previewed_exactly() {
 }
 
 #[test]
+fn packets_that_policy_does_not_decide_do_not_stand_for_others() {
+    let accept = "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
+                  spec: {defaultEndpointToHostAction: Accept}\n";
+    for but in ["protocol: UDP, destination: {ports: [4788]}", "protocol: ICMPv6, icmp: {type: 129}"] {
+        let open = policy("p", "selector: \"app == 'web'\", egress: [{action: Allow}]");
+        let shut = policy("p", &format!("selector: \"app == 'web'\", egress: [{{action: Allow, {but}}}]"));
+        assert!(check_change(&(open + accept), &(shut + accept)) > 1000);
+    }
+}
+
+#[test]
 fn services_and_tiers_are_previewed_exactly() {
     let slice = |addresses: &str, port: u16| {
         format!(
