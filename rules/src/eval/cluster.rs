@@ -147,6 +147,7 @@ impl Cluster {
             resources: wanted.map(|(key, resource)| (key.clone(), resource.clone())).collect(),
             settings: self.settings.clone(),
             node_settings: self.node_settings.clone(),
+            interfaces: self.interfaces.clone(),
             derived: OnceLock::new(),
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Item {
     pub(super) nets: Vec<IpNet>,
     /// Its named ports.
     pub(super) ports: Vec<EndpointPort>,
+    /// A node of the cluster: only what asks for nodes selects it, and that selects nothing else.
+    pub(super) is_node: bool,
 }
 
 /// A workload endpoint or host endpoint.
@@ -105,6 +107,7 @@ impl Derived {
         for resource in resources.values() {
             match resource {
                 Resource::HostEndpoint(o) => derived.take_host(o),
+                Resource::KubeNode(o) => derived.take_node(o),
                 Resource::NetworkSet(o) | Resource::GlobalNetworkSet(o) => derived.take_network_set(o),
                 _ => {}
             }
@@ -190,6 +193,7 @@ impl Derived {
             labels,
             nets: spec.ip_networks.clone(),
             ports: spec.ports.clone(),
+            is_node: false,
         };
         let item = self.add_item(item, &spec.profiles);
         self.workloads.push(Endpoint {
@@ -212,6 +216,7 @@ impl Derived {
             labels: own_labels(&object.metadata),
             nets: spec.expected_ips.iter().map(|a| IpNet::from(*a)).collect(),
             ports: spec.ports.clone(),
+            is_node: false,
         };
         let item = self.add_item(item, &spec.profiles);
         for address in &spec.expected_ips {
@@ -230,6 +235,17 @@ impl Derived {
         });
     }
 
+    fn take_node(&mut self, object: &Object<kube::KubeNodeSpec>) {
+        let item = Item {
+            name: format!("Node {}", object.metadata.name),
+            labels: object.metadata.labels.clone(),
+            nets: object.spec.addresses.iter().map(|a| a.address.into()).collect(),
+            ports: Vec::new(),
+            is_node: true,
+        };
+        self.add_item(item, &[]);
+    }
+
     /// A network set of a namespace is labelled like an endpoint of it.
     fn take_network_set(&mut self, object: &Object<NetworkSetSpec>) {
         let mut labels = own_labels(&object.metadata);
@@ -242,7 +258,7 @@ impl Derived {
             }
             None => format!("GlobalNetworkSet {}", object.metadata.name),
         };
-        let item = Item { name, labels, nets: object.spec.nets.clone(), ports: Vec::new() };
+        let item = Item { name, labels, nets: object.spec.nets.clone(), ports: Vec::new(), is_node: false };
         self.add_item(item, &profiles);
     }
 

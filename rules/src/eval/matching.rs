@@ -251,7 +251,8 @@ impl Question<'_> {
         let (entity, end) = (self.entity(side), self.packet.end(side));
         let failing =
             |item: &usize| (*item, failing_clauses(entity, self.namespace, &self.derived.items[*item]));
-        let best = end.items.iter().map(failing).min_by_key(|(_, clauses)| clauses.len());
+        let eligible = |item: &&usize| self.derived.items[**item].is_node == entity.nodes.is_some();
+        let best = end.items.iter().filter(eligible).map(failing).min_by_key(|(_, clauses)| clauses.len());
         let Some((item, clauses)) = best else {
             return misses.take(|| Miss::Unknown { side, address: end.address });
         };
@@ -292,10 +293,13 @@ impl Question<'_> {
     }
 }
 
-/// Which items a side selects. A `notSelector` beside anything that selects takes away from that; alone it is
+/// Which items a side selects. Nodes are selected as such, or not at all. A `notSelector` beside anything that selects takes away from that; alone it is
 /// about the address, whatever else has it.
 fn select(entity: &EntityRule, namespace: &str, items: &[Item]) -> Selection {
-    let flags = |test: &dyn Fn(&Item) -> bool| items.iter().map(test).collect();
+    let wants_nodes = entity.nodes.is_some();
+    let flags = |test: &dyn Fn(&Item) -> bool| {
+        items.iter().map(|item| item.is_node == wants_nodes && test(item)).collect()
+    };
     if selects_positively(entity, namespace) {
         return Selection::Among(flags(&|item| failing_clauses(entity, namespace, item).is_empty()));
     }
@@ -310,6 +314,7 @@ fn select(entity: &EntityRule, namespace: &str, items: &[Item]) -> Selection {
 fn selects_positively(entity: &EntityRule, namespace: &str) -> bool {
     let accounts = entity.service_accounts.as_ref();
     entity.selector.is_some()
+        || entity.nodes.is_some()
         || entity.namespace_selector.is_some()
         || accounts.is_some_and(|a| !a.names.is_empty() || a.selector.is_some())
         || (entity.not_selector.is_some() && !namespace.is_empty())
@@ -340,6 +345,9 @@ fn failing_clauses(entity: &EntityRule, namespace: &str, item: &Item) -> Vec<Cla
             let selected = service_account_selected(selector, labels);
             need(selected, &|| Clause::ServiceAccountSelector(text(Some(selector))));
         }
+    }
+    if let Some(selector) = &entity.nodes {
+        need(selector.matches(labels), &|| Clause::Nodes(text(Some(selector))));
     }
     if let Some(selector) = &entity.selector {
         need(selector.matches(labels), &|| Clause::Selector(text(Some(selector))));

@@ -141,6 +141,8 @@ pub enum Clause {
     Selector(String),
     /// `notSelector`
     NotSelector(String),
+    /// `nodes` of a cluster-wide policy
+    Nodes(String),
     /// `serviceAccounts.names`
     ServiceAccountNames(Vec<String>),
     /// `serviceAccounts.selector`

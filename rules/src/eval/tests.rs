@@ -411,3 +411,35 @@ fn resources_may_change() {
     cluster.remove(&key);
     assert!(passes(&cluster, OUTSIDE, DB, 1));
 }
+
+#[test]
+fn rules_for_nodes_select_nodes_by_their_labels_and_nothing_else() {
+    let with_egress = |nodes: &str| {
+        cluster(&format!(
+            r#"
+apiVersion: v1
+kind: Node
+metadata: {{name: b, labels: {{app: web}}}}
+status: {{addresses: [{{type: InternalIP, address: 192.168.0.2}}]}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {{name: nodes}}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {{namespaces: {{}}}}
+  egress: [{{name: keep off, action: Deny, to: [{{nodes: {nodes}}}]}}]
+"#
+        ))
+    };
+    let labelled = with_egress("{matchLabels: {app: web}}");
+    assert!(!passes(&labelled, DB, "192.168.0.2", 22), "the node has the label");
+    assert!(passes(&labelled, DB, WEB, 22), "a pod with the label is no node");
+    assert!(passes(&labelled, VAULT, NODE_A, 22), "another node has not");
+    let text = labelled.explain(&tcp(VAULT, NODE_A, 22)).to_string();
+    assert!(text.contains("Node a is no node that"), "{text}");
+    let all = with_egress("{}");
+    assert!(!passes(&all, VAULT, NODE_A, 22));
+    assert!(passes(&all, VAULT, WEB, 22));
+}

@@ -263,6 +263,7 @@ impl Display for Clause {
             Self::NamespaceSelector(text) => write!(f, "is in no namespace that `{text}` selects"),
             Self::Selector(text) => write!(f, "is not selected by `{text}`"),
             Self::NotSelector(text) => write!(f, "is selected by `{text}`, which is excepted"),
+            Self::Nodes(text) => write!(f, "is no node that `{text}` selects"),
             Self::ServiceAccountNames(names) => {
                 write!(f, "does not run as service account {}", List(names))
             }

@@ -33,7 +33,8 @@ const CALICO: &str = "projectcalico.org/v3";
 pub fn cluster(seed: u64) -> Vec<Value> {
     let mut dice = Dice::new(seed);
     let dice = &mut dice;
-    let mut all = vec![node(NODE, 1), node(OTHER_NODE, 2), pool("10.65.0.0/16"), pool("fd00::/64")];
+    let mut all =
+        vec![node(dice, NODE, 1), node(dice, OTHER_NODE, 2), pool("10.65.0.0/16"), pool("fd00::/64")];
     for name in words::NAMESPACES {
         // A namespace that is not known closes its pods.
         if dice.chance(95) {
@@ -81,11 +82,11 @@ fn without_repetition(manifests: Vec<Value>) -> Vec<Value> {
     manifests.into_iter().filter(|manifest| seen.insert(key(manifest))).collect()
 }
 
-fn node(name: &str, last: u8) -> Value {
+fn node(dice: &mut Dice, name: &str, last: u8) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": words::labels(dice)},
         "status": {"addresses": [
             {"type": "InternalIP", "address": format!("192.168.0.{last}")},
             {"type": "InternalIP", "address": format!("fd01::{last}")},

@@ -220,6 +220,8 @@ fn cluster_wide_peers(dice: &mut Dice, may_be_networks: bool) -> Vec<Value> {
                 words::net(d, version, true).to_string()
             });
             json!({"networks": networks})
+        } else if may_be_networks && d.chance(20) {
+            json!({"nodes": words::label_selector(d)})
         } else {
             pods_or_namespaces(d)
         }

@@ -15,7 +15,7 @@ use std::{env, thread};
 use tortie_api::net::IpVersion;
 use tortie_rules::eval::Verdict;
 use tortie_rules::eval::ruleset::{ConnectionState, Fate, Packet};
-use tortie_rules::random::{Dice, Landmarks, Probe, Probes, cluster, resources};
+use tortie_rules::random::{Dice, Landmarks, NODE, Probe, Probes, cluster, interfaces, resources};
 
 use scene::{Scene, Variant};
 
@@ -165,6 +165,9 @@ fn a_cluster_can_change_bit_by_bit() {
     }
     for resource in resources(&new).unwrap() {
         policy.set(resource);
+    }
+    for (name, addresses) in interfaces() {
+        policy.set_interface(NODE, name, &addresses);
     }
     let scene = Scene::new(&new, &Variant::number(0)).unwrap();
     let mut probes = Probes::new(3, &policy, Landmarks::of(&new));

@@ -38,6 +38,7 @@ fn side(entity: &EntityRule) -> Option<String> {
     let mut is = Vec::new();
     is.extend(entity.selector.as_ref().map(|s| s.source().to_owned()));
     is.extend(entity.namespace_selector.as_ref().map(|s| format!("namespaces with {}", s.source())));
+    is.extend(entity.nodes.as_ref().map(|s| format!("nodes with {}", s.source())));
     if let Some(accounts) = &entity.service_accounts {
         is.extend(listed(&accounts.names).map(|names| format!("service account {names}")));
         is.extend(accounts.selector.as_ref().map(|s| format!("service accounts with {}", s.source())));

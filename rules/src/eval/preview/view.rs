@@ -88,6 +88,7 @@ impl Common {
             (entity.not_selector.as_ref(), ""),
             (entity.namespace_selector.as_ref(), NAMESPACE_LABEL_PREFIX),
             (accounts, SERVICE_ACCOUNT_LABEL_PREFIX),
+            (entity.nodes.as_ref(), ""),
         ] {
             if let Some(selector) = selector {
                 self.take_selector(selector, prefix);
@@ -122,7 +123,9 @@ impl Common {
 
     fn class(&mut self, item: &Item) -> u32 {
         let seen = item.labels.iter().filter(|(key, _)| self.labels.contains(*key));
-        self.classes.of(seen.map(|(key, value)| (key.clone(), value.clone())).collect())
+        // No label has an empty key.
+        let node = item.is_node.then(Default::default);
+        self.classes.of(seen.map(|(key, value)| (key.clone(), value.clone())).chain(node).collect())
     }
 
     /// What rules see of an item: its class and the ports that they name.
@@ -148,8 +151,10 @@ fn rules_text(ingress: Option<&[RuleEntry]>, egress: Option<&[RuleEntry]>) -> St
 
 /// A rule as a text that says all of it.
 fn text_of(rule: &Rule) -> String {
+    // Nodes are no field of the API, and not written with the others.
+    let nodes = [&rule.source, &rule.destination].map(|side| side.nodes.as_ref().map(Selector::canonical));
     // The types of a rule can always be written.
-    serde_json::to_string(rule).unwrap_or_default()
+    format!("{} {nodes:?}", serde_json::to_string(rule).unwrap_or_default())
 }
 
 fn labels_of(expr: &Expr, take: &mut dyn FnMut(&str)) {
