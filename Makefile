@@ -10,10 +10,10 @@ TEST_ARGS ?=
 # More arguments for the demo and the benches.
 ARGS ?=
 
-SCRIPTS := .ci/run tools/install-deps tools/check-namespaces
+SCRIPTS := .ci/run tools/install-deps tools/check-namespaces tools/fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help deps namespaces build demo test check bench deny clean
+.PHONY: help deps namespaces build demo test check bench mutants fuzz deny clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -48,6 +48,12 @@ check: deps ## check format and lints; warnings are errors
 bench: namespaces deps ## measure speed and memory, in release builds
 	cargo build $(CARGO_FLAGS) --release --workspace --bins
 	cargo run $(CARGO_FLAGS) --release --quiet --bin bench -- $(ARGS)
+
+mutants: deps ## plant faults in the compiler, and see that the tests catch them
+	cargo run $(CARGO_FLAGS) --quiet --bin mutants -- $(ARGS)
+
+fuzz: deps ## fuzz what reads text from outside, FUZZ_SECONDS each (600); ARGS chooses targets
+	@tools/fuzz $(ARGS)
 
 deny: deps ## check licences, advisories and sources of dependencies
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

@@ -5,7 +5,8 @@
 //! * [`manifests`]: a datastore directory of one file per object, written the way an agent may watch it;
 //! * [`cases`]: the policy cases under `conformance/policy`, and playing them on the lab;
 //! * [`demo`]: the example shop, and what the demo shows of it;
-//! * [`bench`]: measuring the agent and its drivers on the lab, beside the kernel's own tools.
+//! * [`bench`]: measuring the agent and its drivers on the lab, beside the kernel's own tools;
+//! * [`mutants`]: faults planted in the sources, to see whether the tests notice.
 //!
 //! Nothing here links to the agent: the lab starts it as a user would, as a program.
 
@@ -14,3 +15,4 @@ pub mod cases;
 pub mod demo;
 pub mod lab;
 pub mod manifests;
+pub mod mutants;
