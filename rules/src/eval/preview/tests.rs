@@ -415,6 +415,26 @@ fn packets_that_policy_does_not_decide_do_not_stand_for_others() {
 }
 
 #[test]
+fn cluster_wide_policies_of_kubernetes_are_previewed_exactly() {
+    let wide = |rules: &str| {
+        format!(
+            "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: w}}\n\
+             spec: {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, {rules}}}\n"
+        )
+    };
+    let nodes = wide("egress: [{name: n, action: Deny, to: [{nodes: {matchLabels: {rack: one}}}]}]");
+    let pods = wide("ingress: [{name: n, action: Accept, from: [{namespaces: {matchLabels: {team: red}}}]}]");
+    let accept = "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
+                  spec: {defaultEndpointToHostAction: Accept}\n";
+    let labelled = base().replace("metadata: {name: b}", "metadata: {name: b, labels: {rack: one}}");
+    let all = |base: &str, more: &str| cluster(&(base.to_owned() + accept + more));
+    let deny = policy("p", "ingress: [{action: Deny}]");
+    assert!(check(&all(&base(), &nodes), &all(&labelled, &nodes), &PORTS, &SOURCES) > 100);
+    assert!(check(&all(&labelled, ""), &all(&labelled, &nodes), &PORTS, &SOURCES) > 100);
+    assert!(check(&all(&base(), &deny), &all(&base(), &(deny.clone() + &pods)), &PORTS, &SOURCES) > 100);
+}
+
+#[test]
 fn services_and_tiers_are_previewed_exactly() {
     let slice = |addresses: &str, port: u16| {
         format!(
