@@ -293,8 +293,8 @@ impl Question<'_> {
     }
 }
 
-/// Which items a side selects. Nodes are selected as such, or not at all. A `notSelector` beside anything that selects takes away from that; alone it is
-/// about the address, whatever else has it.
+/// Which items a side selects. Nodes are selected as such, or not at all. A `notSelector` beside anything that
+/// selects takes away from that; alone it is about the address, whatever else has it.
 fn select(entity: &EntityRule, namespace: &str, items: &[Item]) -> Selection {
     let wants_nodes = entity.nodes.is_some();
     let flags = |test: &dyn Fn(&Item) -> bool| {

@@ -416,7 +416,7 @@ fn resources_may_change() {
 fn rules_for_nodes_select_nodes_by_their_labels_and_nothing_else() {
     let with_egress = |nodes: &str| {
         cluster(&format!(
-            r#"
+            r"
 apiVersion: v1
 kind: Node
 metadata: {{name: b, labels: {{app: web}}}}
@@ -430,7 +430,7 @@ spec:
   priority: 1
   subject: {{namespaces: {{}}}}
   egress: [{{name: keep off, action: Deny, to: [{{nodes: {nodes}}}]}}]
-"#
+"
         ))
     };
     let labelled = with_egress("{matchLabels: {app: web}}");
