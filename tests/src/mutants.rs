@@ -201,8 +201,10 @@ fn fate_of(output: &Output) -> Fate {
         return Fate::Survived;
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    // The list that libtest prints at the end, indented by four.
-    let failed = text.lines().skip_while(|line| *line != "failures:").skip(1);
+    // The list that libtest prints at the end, indented by four; what the tests print themselves stands before it.
+    let lines: Vec<&str> = text.lines().collect();
+    let begin = lines.iter().rposition(|line| *line == "failures:").map_or(lines.len(), |at| at + 1);
+    let failed = lines[begin..].iter();
     let mut names: Vec<String> = failed
         .filter_map(|line| line.strip_prefix("    "))
         .filter(|l| is_name(l))
