@@ -1,8 +1,12 @@
 //! Corners, written by hand: each small cluster is asked about every packet that its landmarks make.
 
+use serde_json::Value;
 use tortie_api::manifest::parse_documents;
 use tortie_api::net::IpVersion;
-use tortie_rules::random::{Landmarks, Probes};
+use tortie_rules::eval::ruleset::Packet;
+use tortie_rules::random::{Landmarks, Probes, SIDE_LINK, UPLINK};
+use tortie_rules::render::Table;
+use tortie_rules::ruleset::Action;
 
 use crate::agrees;
 use crate::scene::{Scene, Variant};
@@ -35,11 +39,15 @@ spec: {nodeName: node-b, containers: [{name: c, image: i, ports: [{name: http, c
 status: {phase: Running, podIPs: [{ip: 10.0.0.3}, {ip: "fd00::3"}]}
 "#;
 
-fn check(manifests: &str) {
+/// The manifests of a corner, with those of the pods.
+fn corner(manifests: &str) -> Vec<Value> {
     let text = format!("{BASE}---\n{manifests}");
     let documents = parse_documents(text.as_bytes());
-    let manifests: Vec<_> =
-        documents.into_iter().map(|d| d.outcome.expect("a valid manifest").value).collect();
+    documents.into_iter().map(|d| d.outcome.expect("a valid manifest").value).collect()
+}
+
+fn check(manifests: &str) {
+    let manifests = corner(manifests);
     for number in 0..6 {
         let scene = Scene::new(&manifests, &Variant::number(number)).expect("rules that the kernel takes");
         let mut probes = Probes::new(number, &scene.policy, Landmarks::of(&manifests));
@@ -225,4 +233,23 @@ fn an_interface_with_an_endpoint_of_its_own_does_not_meet_that_of_all() {
          {apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: own, labels: {own: 'yes'}}, spec: {node: node-a, interfaceName: eth1}}\n---\n\
          {apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {applyOnForward: true, preDNAT: true, selector: \"!has(own)\", ingress: [{action: Allow}]}}",
     );
+}
+
+/// Whatever the kernel's own chain does with what nobody decides: other programs like to drop it.
+#[test]
+fn what_host_endpoints_let_through_is_accepted_and_not_only_left_alone() {
+    let endpoint = |name: &str, interface: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {{name: {name}}}, spec: {{node: node-a, interfaceName: {interface}}}}}"
+        )
+    };
+    let manifests = corner(&[endpoint("a", UPLINK), endpoint("b", SIDE_LINK)].join("\n---\n"));
+    let scene = Scene::new(&manifests, &Variant::number(0)).expect("rules that the kernel takes");
+    let mut probes = Probes::new(1, &scene.policy, Landmarks::of(&manifests));
+    let probe = probes.probe(IpVersion::V4).expect("a workload is there");
+    let (from, to) = (Some(UPLINK.to_owned()), Some(SIDE_LINK.to_owned()));
+    let packet = Packet { in_interface: from, out_interface: to, dnat: None, ..probe.packet };
+    let (_, steps) = scene.machine(&packet).trace(&packet);
+    let last = steps.iter().rfind(|step| step.table == Table::Filter).expect("a rule matches");
+    assert_eq!((last.chain.as_str(), &last.action), ("FORWARD", &Some(Action::Accept)), "{steps:?}");
 }
