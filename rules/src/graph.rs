@@ -30,6 +30,7 @@ mod number_table;
 mod packed_rules;
 mod policies;
 mod policy_kinds;
+mod policy_table;
 mod pool;
 mod profiles;
 mod sets;

@@ -14,6 +14,7 @@ use super::convert;
 use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId};
 use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies};
 use super::packed_rules::{PackedRules, Parsed};
+use super::policy_table::{PolicyNumber, PolicyTable};
 use super::sets::IpSets;
 use super::shared_selectors::SharedSelectors;
 
@@ -82,6 +83,10 @@ struct Entry {
 
 #[derive(Debug)]
 struct Active {
+    /// Shared by all that is put out about the policy, as is the next one.
+    key: PolicyKey,
+    /// The canonical text of the selector.
+    selector: Arc<str>,
     /// Until they are put out.
     rules: Option<Arc<PolicyRules>>,
     sets: Box<[SetId]>,
@@ -99,8 +104,8 @@ pub(crate) struct Policies {
     index: LabelIndex,
     /// Which items of the index are host endpoints.
     hosts: BTreeSet<ItemId>,
-    entries: BTreeMap<PolicyKey, Box<Entry>>,
-    selectors: SharedSelectors<PolicyKey>,
+    entries: PolicyTable<Entry>,
+    selectors: SharedSelectors,
     tiers: BTreeMap<Arc<str>, Tier>,
     /// Until the next flush.
     parsed: Parsed,
@@ -117,7 +122,7 @@ impl Policies {
         Self {
             index: LabelIndex::of_few(),
             hosts: BTreeSet::new(),
-            entries: BTreeMap::new(),
+            entries: PolicyTable::default(),
             selectors: SharedSelectors::default(),
             tiers: built_in.into(),
             parsed: Parsed::default(),
@@ -191,8 +196,10 @@ impl Policies {
         if let Some((name, _)) = self.tiers.get_key_value(&policy.tier) {
             policy.tier = name.clone();
         }
-        if let Some(entry) = self.entries.get_mut(key)
-            && **self.selectors.text(entry.selector) == *selects.canonical()
+        let number = self.entries.find(key);
+        if let Some(number) = number
+            && let entry = &mut self.entries[number]
+            && self.selectors.text(entry.selector) == selects.canonical()
         {
             if entry.policy == policy {
                 return;
@@ -202,13 +209,18 @@ impl Policies {
             let has_moved = entry.policy == Policy { order: entry.policy.order, ..policy.clone() };
             entry.policy = policy;
             if !has_moved {
-                self.refresh(key, sets);
+                self.refresh(number, sets);
             }
             self.dirty_endpoints.extend(self.index.items_of(selector));
             return;
         }
         self.remove_policy(key, sets);
-        let (selector, is_new) = self.selectors.acquire(selects.canonical(), key.clone());
+        let is_noted = policy.everywhere || !policy.notes.is_empty();
+        // The number of the selector is known once there is a user: a policy.
+        let entry = Entry { policy, selector: 0, active: None, problems: None };
+        let number = self.entries.add(key, entry);
+        let (selector, is_new) = self.selectors.acquire(selects.canonical(), number);
+        self.entries[number].selector = selector;
         let matched = if is_new {
             self.index.add_selector(selector, selects.expr())
         } else {
@@ -218,24 +230,23 @@ impl Policies {
             let hosts = matched.iter().filter(|item| self.hosts.contains(item)).count();
             self.selectors.start_count(selector, matched.len(), hosts);
         }
-        let is_needed = !matched.is_empty() || policy.everywhere || !policy.notes.is_empty();
+        let is_needed = !matched.is_empty() || is_noted;
         self.dirty_endpoints.extend(matched);
-        let entry = Entry { policy, selector, active: None, problems: None };
-        self.entries.insert(key.clone(), Box::new(entry));
         if is_needed {
-            self.refresh(key, sets);
+            self.refresh(number, sets);
         }
     }
 
     /// Removes a policy.
     pub(crate) fn remove_policy(&mut self, key: &PolicyKey, sets: &mut IpSets) {
-        let Some(entry) = self.entries.remove(key) else { return };
+        let Some(number) = self.entries.find(key) else { return };
+        let entry = self.entries.remove(number);
         self.dirty_endpoints.extend(self.index.items_of(entry.selector));
         if let Some(active) = entry.active {
             active.sets.iter().for_each(|id| sets.release(id));
-            self.dirty.insert(key.clone());
+            self.dirty.insert(active.key);
         }
-        if self.selectors.release(entry.selector, key) {
+        if self.selectors.release(entry.selector, number) {
             self.index.remove_selector(entry.selector);
         }
     }
@@ -251,8 +262,8 @@ impl Policies {
             None => self.tiers.remove(name),
         };
         let index = &self.index;
-        let affected = self.entries.values().filter(|e| &*e.policy.tier == name);
-        self.dirty_endpoints.extend(affected.flat_map(|e| index.items_of(e.selector)));
+        let affected = self.entries.iter().filter(|(_, e)| &*e.policy.tier == name);
+        self.dirty_endpoints.extend(affected.flat_map(|(_, e)| index.items_of(e.selector)));
     }
 
     /// How many things of each kind are kept for endpoints.
@@ -268,17 +279,18 @@ impl Policies {
 
     /// The policy list of an endpoint for some of its traffic: its tiers in order, each with its policies in order.
     pub(crate) fn tiers_of(&self, endpoint: ItemId, kind: TierKind) -> Vec<TierPolicies> {
-        let mut found: Vec<(&PolicyKey, &Entry)> = self
+        let mut found: Vec<(PolicyRef, &Entry)> = self
             .index
             .selectors_of(endpoint)
             .iter()
             .flat_map(|selector| self.selectors.users(*selector))
-            .map(|key| (key, &*self.entries[key]))
+            .map(|number| (number, &self.entries[number]))
             .filter(|(_, entry)| entry.policy.flavour.is_in(kind))
+            .map(|(number, entry)| (self.reference(number, entry), entry))
             .collect();
         found.sort_by(|a, b| self.compare(a, b));
         let mut tiers: Vec<TierPolicies> = Vec::new();
-        for (key, entry) in found {
+        for (reference, entry) in found {
             let name = &entry.policy.tier;
             if tiers.last().is_none_or(|t| t.name != *name) {
                 let default_action = self.tiers.get(name).map_or(DefaultAction::Deny, |t| t.default_action);
@@ -286,24 +298,27 @@ impl Policies {
                 tiers.push(TierPolicies { name: name.clone(), default_action, ingress, egress });
             }
             let tier = tiers.last_mut().expect("pushed above");
-            let reference = || PolicyRef {
-                key: key.clone(),
-                selector: self.selectors.text(entry.selector).clone(),
-                staged: entry.policy.staged,
-            };
             if entry.policy.ingress.is_some() {
-                tier.ingress.push(reference());
+                tier.ingress.push(reference.clone());
             }
             if entry.policy.egress.is_some() {
-                tier.egress.push(reference());
+                tier.egress.push(reference);
             }
         }
         tiers
     }
 
+    fn reference(&self, number: PolicyNumber, entry: &Entry) -> PolicyRef {
+        let (key, selector) = match &entry.active {
+            Some(active) => (active.key.clone(), active.selector.clone()),
+            None => (self.entries.key(number), self.selectors.text(entry.selector).into()),
+        };
+        PolicyRef { key, selector, staged: entry.policy.staged }
+    }
+
     /// Tiers that exist come before those that do not; then by order and name. Within a tier by order, absent
     /// last, then by key.
-    fn compare(&self, a: &(&PolicyKey, &Entry), b: &(&PolicyKey, &Entry)) -> Ordering {
+    fn compare(&self, a: &(PolicyRef, &Entry), b: &(PolicyRef, &Entry)) -> Ordering {
         let tier = |e: &Entry| self.tiers.get(&e.policy.tier).map_or(f64::INFINITY, |t| t.order);
         let exists = |e: &Entry| self.tiers.contains_key(&e.policy.tier);
         let order = |e: &Entry| e.policy.order.unwrap_or(f64::INFINITY);
@@ -312,14 +327,15 @@ impl Policies {
             .then_with(|| tier(a.1).total_cmp(&tier(b.1)))
             .then_with(|| a.1.policy.tier.cmp(&b.1.policy.tier))
             .then_with(|| order(a.1).total_cmp(&order(b.1)))
-            .then_with(|| a.0.cmp(b.0))
+            .then_with(|| a.0.key.cmp(&b.0.key))
     }
 
     /// Changed policies go to `added`, those no longer active to `gone`.
     pub(crate) fn flush(&mut self, added: &mut Vec<Event>, gone: &mut Vec<Event>) {
         self.parsed = Parsed::default();
         for key in std::mem::take(&mut self.dirty) {
-            match self.entries.get_mut(&key).and_then(|e| e.active.as_mut()) {
+            let number = self.entries.find(&key);
+            match number.and_then(|number| self.entries[number].active.as_mut()) {
                 Some(active) => {
                     added.extend(active.rules.take().map(Event::Policy));
                     self.published.insert(key);
@@ -337,15 +353,18 @@ impl Policies {
 
     /// What cannot be followed to the letter.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        self.entries.iter().flat_map(|(key, entry)| {
-            let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| Problem {
-                object: key.to_string(),
-                key: Some(key.resource_key()),
-                field: "spec.tier".to_owned(),
-                message: format!(
-                    "tier {:?} does not exist; the policy comes after all tiers that do",
-                    entry.policy.tier
-                ),
+        self.entries.iter().flat_map(|(number, entry)| {
+            let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| {
+                let key = self.entries.key(number);
+                Problem {
+                    object: key.to_string(),
+                    key: Some(key.resource_key()),
+                    field: "spec.tier".to_owned(),
+                    message: format!(
+                        "tier {:?} does not exist; the policy comes after all tiers that do",
+                        entry.policy.tier
+                    ),
+                }
             });
             missing.into_iter().chain(entry.problems.iter().flatten().cloned())
         })
@@ -356,24 +375,25 @@ impl Policies {
             self.dirty_endpoints.insert(change.item);
             let is_host = self.hosts.contains(&change.item);
             if self.selectors.count(change.selector, change.matched, is_host) {
-                for key in self.selectors.users(change.selector).to_vec() {
-                    self.refresh_if_changed(&key, sets);
+                for policy in self.selectors.users(change.selector).collect::<Vec<_>>() {
+                    self.refresh_if_changed(policy, sets);
                 }
             }
         }
     }
 
     /// Follows the first match of a policy, or the end of the last.
-    fn refresh_if_changed(&mut self, key: &PolicyKey, sets: &mut IpSets) {
-        let entry = &self.entries[key];
+    fn refresh_if_changed(&mut self, number: PolicyNumber, sets: &mut IpSets) {
+        let entry = &self.entries[number];
         if is_needed(&self.selectors, entry) != entry.active.is_some() {
-            self.refresh(key, sets);
+            self.refresh(number, sets);
         }
     }
 
     /// Converts a policy's rules again, or puts it to rest.
-    fn refresh(&mut self, key: &PolicyKey, sets: &mut IpSets) {
-        let entry = self.entries.get_mut(key).expect("only known policies are refreshed");
+    fn refresh(&mut self, number: PolicyNumber, sets: &mut IpSets) {
+        let key = self.entries.key(number);
+        let entry = &mut self.entries[number];
         let old = entry.active.take();
         let noted = entry.policy.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
@@ -393,6 +413,7 @@ impl Policies {
             let egress = convert(entry.policy.egress.as_ref(), "egress");
             problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let policy = &entry.policy;
+            let selector = self.selectors.text(entry.selector).into();
             let rules = Some(Arc::new(PolicyRules {
                 key: key.clone(),
                 tier: policy.tier.clone(),
@@ -402,11 +423,11 @@ impl Policies {
                 staged: policy.staged,
             }));
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
-            entry.active = Some(Box::new(Active { rules, sets }));
+            entry.active = Some(Box::new(Active { key: key.clone(), selector, rules, sets }));
         }
         entry.problems = (!problems.is_empty()).then(|| problems.into());
         if old.is_some() || entry.active.is_some() {
-            self.dirty.insert(key.clone());
+            self.dirty.insert(key);
         }
         // Only now, so that a set that stays in use never lacks a user.
         old.iter().flat_map(|a| &*a.sets).for_each(|id| sets.release(id));
@@ -414,7 +435,7 @@ impl Policies {
 }
 
 /// Whether a policy says anything to an endpoint of this node. Workloads know normal traffic only.
-fn is_needed(selectors: &SharedSelectors<PolicyKey>, entry: &Entry) -> bool {
+fn is_needed(selectors: &SharedSelectors, entry: &Entry) -> bool {
     let policy = &entry.policy;
     policy.everywhere
         || if policy.flavour.is_in(TierKind::Normal) {

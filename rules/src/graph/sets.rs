@@ -58,7 +58,7 @@ pub(crate) struct IpSets {
     items: Contributors,
     members: Members,
     by_id: FxHashMap<SetId, SetNumber>,
-    selectors: SharedSelectors<SetNumber>,
+    selectors: SharedSelectors,
     services: BTreeMap<ServiceKey, BTreeMap<Arc<str>, ServiceBackends>>,
     service_sets: BTreeMap<ServiceKey, Vec<SetNumber>>,
 }
@@ -98,10 +98,10 @@ impl IpSets {
     ) {
         if let Some(old) = self.items.set(id, contributor) {
             for selector in self.index.selectors_of(id) {
-                let sets = self.selectors.users(*selector);
-                sets.iter().for_each(|set| self.members.contribute(*set, &self.items, &old, false));
+                let sets = || self.selectors.users(*selector);
+                sets().for_each(|set| self.members.contribute(set, &self.items, &old, false));
                 if let Some(new) = self.items.get(id) {
-                    sets.iter().for_each(|set| self.members.contribute(*set, &self.items, new, true));
+                    sets().for_each(|set| self.members.contribute(set, &self.items, new, true));
                 }
             }
             self.items.forget(&old);
@@ -267,7 +267,7 @@ impl IpSets {
         for change in changes {
             let Some(held) = self.items.get(change.item) else { continue };
             for set in self.selectors.users(change.selector) {
-                self.members.contribute(*set, &self.items, held, change.matched);
+                self.members.contribute(set, &self.items, held, change.matched);
             }
         }
     }
@@ -277,7 +277,7 @@ impl IpSets {
         self.by_id.remove(&set.id);
         match set.origin {
             Origin::Selector(selector, _) => {
-                if self.selectors.release(selector, &number) {
+                if self.selectors.release(selector, number) {
                     self.index.remove_selector(selector);
                 }
             }

@@ -1,69 +1,54 @@
 //! Selectors that several policies or sets have in common, each indexed once.
 
 use std::borrow::Borrow;
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-
+use super::id_set::IdSet;
 use super::label_index::SelectorId;
 use super::pool::Pool;
 
 #[derive(Debug)]
-struct Shared<U> {
-    text: Arc<str>,
-    /// Sorted.
-    users: SmallVec<[U; 1]>,
+struct Shared {
+    text: Box<str>,
+    users: IdSet,
     matched: u32,
     /// Host endpoints among them.
     matched_hosts: u32,
 }
 
-impl<U> Borrow<str> for Shared<U> {
+impl Borrow<str> for Shared {
     fn borrow(&self) -> &str {
         &self.text
     }
 }
 
-/// Selectors by their canonical text, with their users.
-#[derive(Debug)]
-pub(crate) struct SharedSelectors<U> {
-    selectors: Pool<Shared<U>>,
+/// Selectors by their canonical text, with the numbers of their users.
+#[derive(Debug, Default)]
+pub(crate) struct SharedSelectors {
+    selectors: Pool<Shared>,
 }
 
-impl<U> Default for SharedSelectors<U> {
-    fn default() -> Self {
-        Self { selectors: Pool::default() }
-    }
-}
-
-impl<U: Ord> SharedSelectors<U> {
+impl SharedSelectors {
     /// Adds a user. Whether the selector is new.
-    pub(crate) fn acquire(&mut self, text: &str, user: U) -> (SelectorId, bool) {
-        let make = || Shared { text: text.into(), users: SmallVec::new(), matched: 0, matched_hosts: 0 };
+    pub(crate) fn acquire(&mut self, text: &str, user: u32) -> (SelectorId, bool) {
+        let make = || Shared { text: text.into(), users: IdSet::default(), matched: 0, matched_hosts: 0 };
         let (id, is_new) = self.selectors.acquire(text, make);
-        let users = &mut self.selectors[id].users;
-        if let Err(at) = users.binary_search(&user) {
-            users.insert(at, user);
-        }
+        self.selectors[id].users.insert(user);
         (id, is_new)
     }
 
     /// Takes a user away. Whether the selector is gone.
-    pub(crate) fn release(&mut self, id: SelectorId, user: &U) -> bool {
-        let users = &mut self.selectors[id].users;
-        if let Ok(at) = users.binary_search(user) {
-            users.remove(at);
-        }
+    pub(crate) fn release(&mut self, id: SelectorId, user: u32) -> bool {
+        self.selectors[id].users.remove(user);
         self.selectors.release::<str>(id).is_some()
     }
 
-    /// Sorted.
-    pub(crate) fn users(&self, id: SelectorId) -> &[U] {
-        &self.selectors[id].users
+    /// In order.
+    pub(crate) fn users(&self, id: SelectorId) -> impl Iterator<Item = u32> + '_ {
+        self.selectors[id].users.iter()
     }
 
     /// The canonical text.
-    pub(crate) fn text(&self, id: SelectorId) -> &Arc<str> {
+    pub(crate) fn text(&self, id: SelectorId) -> &str {
         &self.selectors[id].text
     }
 

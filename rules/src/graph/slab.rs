@@ -133,6 +133,11 @@ impl<T> Slab<T> {
         value
     }
 
+    /// In order of the numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.pages.iter()
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.pages.len()
