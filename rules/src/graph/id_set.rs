@@ -36,10 +36,6 @@ impl IdSet {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-
     pub(crate) fn insert(&mut self, id: u32) {
         match self {
             Self::Empty => *self = Self::One(id),
@@ -178,13 +174,13 @@ mod tests {
                     set.remove(id);
                     plain.remove(&id);
                 }
-                assert_eq!((set.len(), set.is_empty()), (plain.len(), plain.is_empty()));
+                assert_eq!((set.len(), matches!(set, IdSet::Empty)), (plain.len(), plain.is_empty()));
             }
             assert!(set.iter().eq(plain.iter().copied()));
             for id in plain {
                 set.remove(id);
             }
-            assert!(set.is_empty());
+            assert!(matches!(set, IdSet::Empty));
         }
     }
 }

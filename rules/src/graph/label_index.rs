@@ -15,6 +15,7 @@
 
 mod anchors;
 mod kept;
+mod postings;
 
 use std::cell::Cell;
 
@@ -22,7 +23,7 @@ use tortie_api::selector::Expr;
 
 use self::anchors::{Anchor, Anchors};
 use self::kept::{Family, Item, LabelSet, Parent, User};
-use super::id_set::IdSet;
+use self::postings::Posting;
 use super::intern::{Interner, KeyId};
 use super::labels;
 use super::matcher::Matcher;
@@ -419,7 +420,7 @@ impl LabelIndex {
             User::Parent(id) => of_parent(id),
         };
         let of_labels = |id: LabelsId| self.labels[id].users.iter().map(of_user).sum::<usize>();
-        let of_holders = |holders: &IdSet| {
+        let of_holders = |holders: Posting<'_>| {
             let seen = holders.iter().take(LOOKED_AT).map(of_labels).sum::<usize>();
             if holders.len() > LOOKED_AT { seen * holders.len() / LOOKED_AT } else { seen }
         };
@@ -432,7 +433,7 @@ impl LabelIndex {
             return self.items.iter().map(|(id, _)| id).collect();
         };
         let mut items = Vec::new();
-        for id in holders.into_iter().flat_map(IdSet::iter) {
+        for id in holders.into_iter().flat_map(Posting::iter) {
             for number in self.labels[id].users.iter() {
                 match User::of(number) {
                     User::Item(id) => items.push(id),

@@ -16,7 +16,7 @@ struct Entry {
 }
 
 /// What the table is asked with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Digest(u32);
 
 impl Digest {
@@ -44,9 +44,14 @@ impl NumberTable {
         self.0.insert_unique(digest.spread(), entry, |entry| Digest(entry.digest).spread());
     }
 
-    /// Takes a number away.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes a number away, if it is there with this digest.
     pub(crate) fn remove(&mut self, digest: Digest, number: u32) {
-        if let Ok(found) = self.0.find_entry(digest.spread(), |entry| entry.number == number) {
+        if let Ok(found) = self.0.find_entry(digest.spread(), |e| e.digest == digest.0 && e.number == number)
+        {
             found.remove();
         }
         if self.0.len() < self.0.capacity() / 8 {

@@ -2,13 +2,11 @@
 //!
 //! A value is told from another by a digest: two that share one only make a selector be evaluated in vain.
 
-use std::hash::BuildHasher;
-
-use rustc_hash::{FxBuildHasher, FxHashMap};
-
+use super::postings::{Posting, Postings};
 use super::{KeyId, LabelsId, SelectorId};
 use crate::graph::id_set::IdSet;
 use crate::graph::matcher::Demand;
+use crate::graph::number_table::Digest;
 
 /// Where a selector is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +14,9 @@ pub(super) enum Anchor {
     /// For items with this key.
     Key(KeyId),
     /// For items with this label.
-    Value(KeyId, u64),
+    Value(KeyId, Digest),
     /// For items with this key and one of these values.
-    Values(KeyId, Box<[u64]>),
+    Values(KeyId, Box<[Digest]>),
     /// For every item.
     Everywhere,
 }
@@ -29,7 +27,7 @@ impl Anchor {
             None => Self::Key(demand.key),
             Some([one]) => Self::Value(demand.key, digest(one.as_bytes())),
             Some(many) => {
-                let mut digests: Vec<u64> = many.iter().map(|value| digest(value.as_bytes())).collect();
+                let mut digests: Vec<Digest> = many.iter().map(|value| digest(value.as_bytes())).collect();
                 digests.sort_unstable();
                 digests.dedup();
                 Self::Values(demand.key, digests.into())
@@ -38,8 +36,8 @@ impl Anchor {
     }
 }
 
-fn digest(value: &[u8]) -> u64 {
-    FxBuildHasher.hash_one(value)
+fn digest(value: &[u8]) -> Digest {
+    Digest::of(value)
 }
 
 /// What is known of a key.
@@ -51,22 +49,9 @@ struct Key {
     holders: IdSet,
     /// Selectors that are anchored here, whatever the value.
     selectors: IdSet,
-    /// Selectors that are anchored at one value or more, counted by value.
-    by_value: usize,
-    /// The same by value, once a selector asked for one.
-    values: Option<FxHashMap<u64, Value>>,
-}
-
-#[derive(Debug, Default)]
-struct Value {
-    holders: IdSet,
-    selectors: IdSet,
-}
-
-impl Value {
-    fn is_empty(&self) -> bool {
-        self.holders.is_empty() && self.selectors.is_empty()
-    }
+    /// The same by value: holders once a selector asked for a value, selectors while there are any.
+    holders_by_value: Option<Box<Postings>>,
+    selectors_by_value: Option<Box<Postings>>,
 }
 
 /// Holders of labels and selectors by label.
@@ -107,97 +92,97 @@ impl Anchors {
     pub(super) fn add_holder(&mut self, key: KeyId, value: &[u8], holder: LabelsId) {
         let key = self.key(key);
         key.holders.insert(holder);
-        if let Some(values) = &mut key.values {
-            values.entry(digest(value)).or_default().holders.insert(holder);
+        if let Some(values) = &mut key.holders_by_value {
+            values.insert(digest(value), holder);
         }
     }
 
     pub(super) fn remove_holder(&mut self, key: KeyId, value: &[u8], holder: LabelsId) {
         let key = self.key(key);
         key.holders.remove(holder);
-        let digest = digest(value);
-        if let Some(values) = &mut key.values
-            && let Some(value) = values.get_mut(&digest)
-        {
-            value.holders.remove(holder);
-            if value.is_empty() {
-                values.remove(&digest);
-            }
+        if let Some(values) = &mut key.holders_by_value {
+            values.remove(digest(value), holder);
         }
     }
 
     /// Makes sure that the holders of a key are known by value; `labels` gives the labels of a holder.
     pub(super) fn index_values<'a>(&mut self, id: KeyId, labels: impl Fn(LabelsId) -> &'a [u8]) {
         let key = self.key(id);
-        if key.values.is_some() {
+        if key.holders_by_value.is_some() {
             return;
         }
-        let mut values: FxHashMap<u64, Value> = FxHashMap::default();
+        let mut values = Box::<Postings>::default();
         for holder in key.holders.iter() {
             if let Some(value) = crate::graph::labels::find(labels(holder), id) {
-                values.entry(digest(value)).or_default().holders.insert(holder);
+                values.insert(digest(value), holder);
             }
         }
-        key.values = Some(values);
+        key.holders_by_value = Some(values);
     }
 
     pub(super) fn add(&mut self, anchor: &Anchor, selector: SelectorId) {
-        self.each_list(anchor, &mut |list| list.insert(selector));
+        match anchor {
+            Anchor::Everywhere => self.everywhere.insert(selector),
+            Anchor::Key(key) => self.key(*key).selectors.insert(selector),
+            Anchor::Value(key, digest) => self.add_at(*key, &[*digest], selector),
+            Anchor::Values(key, digests) => self.add_at(*key, digests, selector),
+        }
+    }
+
+    fn add_at(&mut self, key: KeyId, digests: &[Digest], selector: SelectorId) {
+        let values = self.key(key).selectors_by_value.get_or_insert_default();
+        digests.iter().for_each(|digest| values.insert(*digest, selector));
     }
 
     pub(super) fn remove(&mut self, anchor: &Anchor, selector: SelectorId) {
-        self.each_list(anchor, &mut |list| list.remove(selector));
+        match anchor {
+            Anchor::Everywhere => self.everywhere.remove(selector),
+            Anchor::Key(key) => self.key(*key).selectors.remove(selector),
+            Anchor::Value(key, digest) => self.remove_at(*key, &[*digest], selector),
+            Anchor::Values(key, digests) => self.remove_at(*key, digests, selector),
+        }
     }
 
-    fn each_list(&mut self, anchor: &Anchor, change: &mut dyn FnMut(&mut IdSet)) {
-        let (key, digests) = match anchor {
-            Anchor::Everywhere => return change(&mut self.everywhere),
-            Anchor::Key(key) => return change(&mut self.key(*key).selectors),
-            Anchor::Value(key, digest) => (*key, std::slice::from_ref(digest)),
-            Anchor::Values(key, digests) => (*key, &**digests),
-        };
+    fn remove_at(&mut self, key: KeyId, digests: &[Digest], selector: SelectorId) {
         let key = self.key(key);
-        let values = key.values.get_or_insert_default();
-        for digest in digests {
-            let value = values.entry(*digest).or_default();
-            key.by_value -= value.selectors.len();
-            change(&mut value.selectors);
-            key.by_value += value.selectors.len();
-            if value.is_empty() {
-                values.remove(digest);
+        if let Some(values) = &mut key.selectors_by_value {
+            digests.iter().for_each(|digest| values.remove(*digest, selector));
+            if values.is_empty() {
+                key.selectors_by_value = None;
             }
         }
     }
 
     /// Selectors at a place.
     pub(super) fn load(&self, anchor: &Anchor) -> usize {
+        let at = |key: KeyId, digests: &[Digest]| {
+            let values = self.keys.get(key.0 as usize).and_then(|key| key.selectors_by_value.as_ref());
+            let postings = digests.iter().filter_map(|digest| values?.get(*digest));
+            postings.map(Posting::len).sum()
+        };
         match anchor {
             Anchor::Everywhere => self.everywhere.len(),
             Anchor::Key(key) => self.keys.get(key.0 as usize).map_or(0, |key| key.selectors.len()),
-            Anchor::Value(key, digest) => self.value(*key, *digest).map_or(0, |v| v.selectors.len()),
-            Anchor::Values(key, digests) => {
-                digests.iter().filter_map(|d| self.value(*key, *d)).map(|v| v.selectors.len()).sum()
-            }
+            Anchor::Value(key, digest) => at(*key, &[*digest]),
+            Anchor::Values(key, digests) => at(*key, digests),
         }
     }
 
     /// Sets of labels at a place. `None` for all that there are.
-    pub(super) fn holders(&self, anchor: &Anchor) -> Option<Vec<&IdSet>> {
-        let of = |key: KeyId, digests: &[u64]| {
-            digests.iter().filter_map(|d| self.value(key, *d)).map(|v| &v.holders).collect()
+    pub(super) fn holders(&self, anchor: &Anchor) -> Option<Vec<Posting<'_>>> {
+        let at = |key: KeyId, digests: &[Digest]| {
+            let values = self.keys.get(key.0 as usize).and_then(|key| key.holders_by_value.as_ref());
+            digests.iter().filter_map(|digest| values?.get(*digest)).collect()
         };
         match anchor {
             Anchor::Everywhere => None,
             Anchor::Key(key) => {
-                Some(self.keys.get(key.0 as usize).map(|key| &key.holders).into_iter().collect())
+                let key = self.keys.get(key.0 as usize);
+                Some(key.map(|key| Posting::Several(&key.holders)).into_iter().collect())
             }
-            Anchor::Value(key, digest) => Some(of(*key, &[*digest])),
-            Anchor::Values(key, digests) => Some(of(*key, digests)),
+            Anchor::Value(key, digest) => Some(at(*key, &[*digest])),
+            Anchor::Values(key, digests) => Some(at(*key, digests)),
         }
-    }
-
-    fn value(&self, key: KeyId, digest: u64) -> Option<&Value> {
-        self.keys.get(key.0 as usize)?.values.as_ref()?.get(&digest)
     }
 
     /// Selectors that something with these labels may match, some of them more than once.
@@ -210,10 +195,10 @@ impl Anchors {
         for (key, value) in labels {
             let Some(key) = self.keys.get(key.0 as usize) else { continue };
             out.extend(key.selectors.iter());
-            if key.by_value > 0
-                && let Some(value) = key.values.as_ref().and_then(|values| values.get(&digest(value)))
+            if let Some(values) = &key.selectors_by_value
+                && let Some(selectors) = values.get(digest(value))
             {
-                out.extend(value.selectors.iter());
+                out.extend(selectors.iter());
             }
         }
     }
