@@ -1,7 +1,8 @@
 //! Rules in few bytes, for the many policies that select nothing on this node.
 //!
 //! ```text
-//! rules = { action { field } END }        field = FIELD value, only those that say something
+//! rules = directions, ingress count, { action { field } END }
+//! field = FIELD value, only those that say something
 //! ```
 //!
 //! Selectors are kept as their canonical texts: nothing that is made of a rule depends on how they were written,
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use tortie_api::net::{IpVersion, Port, PortRange, Protocol};
 use tortie_api::policy::{
     Action, EntityRule, HttpMatch, HttpPath, Icmp, Rule, RuleMetadata, ServiceAccountMatch, ServiceMatch,
@@ -19,25 +21,65 @@ use tortie_api::selector::Selector;
 
 use super::labels::{push_number, take_number};
 
-/// The rules of one direction of a policy.
+/// The rules of a policy or profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackedRules(Box<[u8]>);
 
+const HAS_INGRESS: u8 = 1;
+const HAS_EGRESS: u8 = 2;
+
 impl PackedRules {
-    pub(crate) fn new(rules: &[Rule]) -> Self {
-        let mut writer = Writer(Vec::with_capacity(128 * rules.len()));
-        rules.iter().for_each(|rule| writer.rule(rule));
-        Self(writer.0.into())
+    /// Rules of the directions that a policy applies to. `own` is the canonical text of its selector, which rules
+    /// often ask for as well; it must be the same when they are unpacked.
+    pub(crate) fn new(own: &str, ingress: Option<&[Rule]>, egress: Option<&[Rule]>) -> Self {
+        let [first, second] = [ingress, egress].map(|rules| rules.unwrap_or(&[]));
+        let bytes = Vec::with_capacity(8 + 64 * (first.len() + second.len()));
+        let mut writer = Writer { bytes, known: Known::new(own) };
+        let flag = |is_there, flag| if is_there { flag } else { 0 };
+        writer.bytes.push(flag(ingress.is_some(), HAS_INGRESS) | flag(egress.is_some(), HAS_EGRESS));
+        push_number(&mut writer.bytes, first.len());
+        first.iter().chain(second).for_each(|rule| writer.rule(rule));
+        Self(writer.bytes.into())
     }
 
-    /// The rules again.
-    pub(crate) fn unpack(&self, parsed: &mut Parsed) -> Vec<Rule> {
-        let mut reader = Reader(&self.0, parsed);
+    /// Whether the policy applies to traffic to its endpoints.
+    pub(crate) fn has_ingress(&self) -> bool {
+        self.0[0] & HAS_INGRESS != 0
+    }
+
+    /// Whether the policy applies to traffic from its endpoints.
+    pub(crate) fn has_egress(&self) -> bool {
+        self.0[0] & HAS_EGRESS != 0
+    }
+
+    /// The rules again, those for ingress and those for egress.
+    pub(crate) fn unpack(&self, own: &str, parsed: &mut Parsed) -> [Vec<Rule>; 2] {
+        let mut reader = Reader { bytes: &self.0[1..], known: Known::new(own), parsed };
+        let count = reader.number().expect("there is a number behind the first byte");
         let mut rules = Vec::new();
-        while !reader.0.is_empty() {
+        while !reader.bytes.is_empty() {
             rules.push(reader.rule().expect("what was packed can be unpacked"));
         }
-        rules
+        let egress = rules.split_off(count);
+        [rules, egress]
+    }
+}
+
+/// The texts of the first few selectors, of which only a number is kept where they come again.
+struct Known<'a>(SmallVec<[&'a str; Known::MOST]>);
+
+impl<'a> Known<'a> {
+    /// Few, because they are compared one by one.
+    const MOST: usize = 8;
+
+    fn new(own: &'a str) -> Self {
+        Self(SmallVec::from_slice(&[own]))
+    }
+
+    fn add(&mut self, text: &'a str) {
+        if self.0.len() < Self::MOST {
+            self.0.push(text);
+        }
     }
 }
 
@@ -86,10 +128,13 @@ mod field {
 
 const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Log, Action::Pass];
 
-struct Writer(Vec<u8>);
+struct Writer<'a> {
+    bytes: Vec<u8>,
+    known: Known<'a>,
+}
 
-impl Writer {
-    fn rule(&mut self, rule: &Rule) {
+impl<'a> Writer<'a> {
+    fn rule(&mut self, rule: &'a Rule) {
         let Rule {
             action,
             ip_version,
@@ -103,8 +148,10 @@ impl Writer {
             metadata,
         } = rule;
         let action = ACTIONS.iter().position(|a| a == action).expect("these are all actions");
-        push_number(&mut self.0, action);
-        self.field(field::IP_VERSION, ip_version.as_ref(), |w, v| w.0.push(u8::from(*v == IpVersion::V6)));
+        push_number(&mut self.bytes, action);
+        self.field(field::IP_VERSION, ip_version.as_ref(), |w, v| {
+            w.bytes.push(u8::from(*v == IpVersion::V6));
+        });
         self.field(field::PROTOCOL, protocol.as_ref(), |w, p| w.protocol(*p));
         self.field(field::ICMP, icmp.as_ref(), |w, i| w.icmp(*i));
         self.field(field::NOT_PROTOCOL, not_protocol.as_ref(), |w, p| w.protocol(*p));
@@ -125,10 +172,10 @@ impl Writer {
         });
         self.side(source, 0);
         self.side(destination, field::DESTINATION);
-        self.0.push(field::END);
+        self.bytes.push(field::END);
     }
 
-    fn side(&mut self, side: &EntityRule, at: u8) {
+    fn side(&mut self, side: &'a EntityRule, at: u8) {
         let EntityRule {
             nets,
             selector,
@@ -155,7 +202,7 @@ impl Writer {
         self.field(at + field::NOT_PORTS, list(not_ports.is_empty()), |w, ()| w.list(not_ports, Self::port));
         self.field(at + field::SERVICE_ACCOUNTS, service_accounts.as_ref(), |w, accounts| {
             w.list(&accounts.names, |w, name| w.text(name));
-            w.0.push(u8::from(accounts.selector.is_some()));
+            w.bytes.push(u8::from(accounts.selector.is_some()));
             accounts.selector.iter().for_each(|selector| w.selector(selector));
         });
         self.field(at + field::NODES, nodes.as_ref(), Self::selector);
@@ -163,70 +210,77 @@ impl Writer {
 
     fn field<T>(&mut self, name: u8, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         if let Some(value) = value {
-            self.0.push(name);
+            self.bytes.push(name);
             write(self, value);
         }
     }
 
     fn list<T>(&mut self, list: &[T], write: impl Fn(&mut Self, &T)) {
-        push_number(&mut self.0, list.len());
+        push_number(&mut self.bytes, list.len());
         list.iter().for_each(|value| write(self, value));
     }
 
     fn text(&mut self, text: &str) {
-        push_number(&mut self.0, text.len());
-        self.0.extend_from_slice(text.as_bytes());
+        push_number(&mut self.bytes, text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
     }
 
     fn option(&mut self, text: Option<&str>) {
-        self.0.push(u8::from(text.is_some()));
+        self.bytes.push(u8::from(text.is_some()));
         text.iter().for_each(|text| self.text(text));
     }
 
-    fn selector(&mut self, selector: &Selector) {
+    fn selector(&mut self, selector: &'a Selector) {
         let is_blank = selector.source().trim().is_empty();
-        self.text(if is_blank { "" } else { selector.canonical() });
+        let text = if is_blank { "" } else { selector.canonical() };
+        if let Some(at) = self.known.0.iter().position(|known| *known == text) {
+            push_number(&mut self.bytes, at + 1);
+        } else {
+            self.bytes.push(0);
+            self.text(text);
+            self.known.add(text);
+        }
     }
 
     fn protocol(&mut self, protocol: Protocol) {
         match protocol {
-            Protocol::Number(number) => self.0.extend([0, number]),
+            Protocol::Number(number) => self.bytes.extend([0, number]),
             named => {
                 let at = PROTOCOLS.iter().position(|p| *p == named).expect("these are all that have names");
-                push_number(&mut self.0, at + 1);
+                push_number(&mut self.bytes, at + 1);
             }
         }
     }
 
     fn icmp(&mut self, icmp: Icmp) {
         for number in [icmp.icmp_type, icmp.code] {
-            self.0.extend([u8::from(number.is_some()), number.unwrap_or(0)]);
+            self.bytes.extend([u8::from(number.is_some()), number.unwrap_or(0)]);
         }
     }
 
     fn net(&mut self, net: &IpNet) {
         match net.addr() {
             IpAddr::V4(addr) => {
-                self.0.push(4);
-                self.0.extend(addr.octets());
+                self.bytes.push(4);
+                self.bytes.extend(addr.octets());
             }
             IpAddr::V6(addr) => {
-                self.0.push(6);
-                self.0.extend(addr.octets());
+                self.bytes.push(6);
+                self.bytes.extend(addr.octets());
             }
         }
-        self.0.push(net.prefix_len());
+        self.bytes.push(net.prefix_len());
     }
 
     fn port(&mut self, port: &Port) {
         match port {
             Port::Range(range) => {
-                self.0.push(0);
-                self.0.extend(range.first().to_be_bytes());
-                self.0.extend(range.last().to_be_bytes());
+                self.bytes.push(0);
+                self.bytes.extend(range.first().to_be_bytes());
+                self.bytes.extend(range.last().to_be_bytes());
             }
             Port::Named(name) => {
-                self.0.push(1);
+                self.bytes.push(1);
                 self.text(name);
             }
         }
@@ -236,12 +290,16 @@ impl Writer {
 const PROTOCOLS: [Protocol; 6] =
     [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::IcmpV6, Protocol::Sctp, Protocol::UdpLite];
 
-struct Reader<'a>(&'a [u8], &'a mut Parsed);
+struct Reader<'a> {
+    bytes: &'a [u8],
+    known: Known<'a>,
+    parsed: &'a mut Parsed,
+}
 
 /// What was read is not what was written.
 struct Unreadable;
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn rule(&mut self) -> Option<Rule> {
         let mut rule = Rule::new(*ACTIONS.get(self.number()?)?);
         loop {
@@ -302,7 +360,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<usize> {
-        take_number(&mut self.0)
+        take_number(&mut self.bytes)
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -314,16 +372,20 @@ impl Reader<'_> {
     }
 
     fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (bytes, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
         Some(*bytes)
     }
 
     fn text(&mut self) -> Option<String> {
+        self.str().map(str::to_owned)
+    }
+
+    fn str(&mut self) -> Option<&'a str> {
         let length = self.number()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        String::from_utf8(text.to_vec()).ok()
+        let (text, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        std::str::from_utf8(text).ok()
     }
 
     /// What may be missing, behind a byte that says whether it is there.
@@ -336,10 +398,14 @@ impl Reader<'_> {
     }
 
     fn selector(&mut self) -> Option<Selector> {
-        let length = self.number()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        self.1.selector(std::str::from_utf8(text).ok()?)
+        let text = if let Some(at) = self.number()?.checked_sub(1) {
+            *self.known.0.get(at)?
+        } else {
+            let text = self.str()?;
+            self.known.add(text);
+            text
+        };
+        self.parsed.selector(text)
     }
 
     fn protocol(&mut self) -> Option<Protocol> {
@@ -372,51 +438,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tortie_api::manifest::parse_documents;
-    use tortie_api::resource::Resource;
-
-    use super::*;
-
-    const EVERY_FIELD: &str = "
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: full, namespace: shop}
-spec:
-  ingress:
-  - action: Deny
-    protocol: ICMP
-    icmp: {type: 8, code: 0}
-    notICMP: {type: 3}
-    metadata: {annotations: {a: b, c: ''}}
-    source: {nets: ['10.0.0.0/8', '192.168.1.5/32'], notNets: ['10.1.0.0/16'], selector: \"a == 'b'\", notSelector: 'has(x)'}
-    destination: {namespaceSelector: all(), serviceAccounts: {names: [x, y], selector: \"k in {'v'}\"}}
-  - {action: Log, notProtocol: 17, ipVersion: 6}
-  - {action: Pass, protocol: 132, destination: {notNets: ['fd00::/8']}}
-  - action: Allow
-    protocol: TCP
-    http: {methods: [GET, PUT], paths: [{exact: /a}, {prefix: /b}]}
-    destination: {ports: [80, '1000:2000', web], notPorts: [443, other]}
-  - {action: Allow, source: {services: {name: db, namespace: data}}}
-";
-
-    #[test]
-    fn rules_come_out_as_they_went_in() {
-        let document = parse_documents(EVERY_FIELD.as_bytes()).into_iter().next().expect("one document");
-        let resource = document.outcome.expect("the manifest is valid").resource;
-        let Resource::NetworkPolicy(policy) = resource else { panic!("a network policy") };
-        let rules = &policy.spec.ingress;
-        assert_eq!(rules.len(), 5);
-        assert_eq!(PackedRules::new(rules).unpack(&mut Parsed::default()), *rules);
-        assert_eq!(PackedRules::new(&[]).unpack(&mut Parsed::default()), []);
-    }
-
-    #[test]
-    fn a_blank_selector_stays_blank() {
-        let selector = Some(Selector::parse(" ").unwrap());
-        let source = EntityRule { selector, ..EntityRule::default() };
-        let rule = Rule { source, ..Rule::new(Action::Allow) };
-        let unpacked = PackedRules::new(&[rule]).unpack(&mut Parsed::default());
-        assert_eq!(unpacked[0].source.selector.as_ref().map(Selector::source), Some(""));
-    }
-}
+mod tests;

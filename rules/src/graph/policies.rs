@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec};
+use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec, Rule};
 use tortie_api::selector::Selector;
 
 use super::convert;
@@ -61,15 +61,15 @@ impl Flavour {
 pub(crate) struct Policy {
     pub(crate) tier: Arc<str>,
     pub(crate) order: Option<f64>,
-    pub(crate) ingress: Option<PackedRules>,
-    pub(crate) egress: Option<PackedRules>,
+    /// Packed with the policy's selector.
+    pub(crate) rules: PackedRules,
     pub(crate) flavour: Flavour,
     /// Program it even where it selects nothing.
     pub(crate) everywhere: bool,
     /// It is listed, but decides nothing.
     pub(crate) staged: bool,
     /// Messages about parts that were left out.
-    pub(crate) notes: Vec<(String, String)>,
+    pub(crate) notes: Box<[(String, String)]>,
 }
 
 #[derive(Debug)]
@@ -298,10 +298,10 @@ impl Policies {
                 tiers.push(TierPolicies { name: name.clone(), default_action, ingress, egress });
             }
             let tier = tiers.last_mut().expect("pushed above");
-            if entry.policy.ingress.is_some() {
+            if entry.policy.rules.has_ingress() {
                 tier.ingress.push(reference.clone());
             }
-            if entry.policy.egress.is_some() {
+            if entry.policy.rules.has_egress() {
                 tier.egress.push(reference);
             }
         }
@@ -405,15 +405,15 @@ impl Policies {
         if is_needed(&self.selectors, entry) {
             let mut definitions = Vec::new();
             let object = key.to_string();
-            let mut convert = |rules: Option<&PackedRules>, direction| {
-                let rules = rules.map_or_else(Vec::new, |rules| rules.unpack(&mut self.parsed));
-                convert::rules(&rules, direction, &object, &key.namespace, &mut definitions, &mut problems)
+            let selector: Arc<str> = self.selectors.text(entry.selector).into();
+            let [ingress, egress] = entry.policy.rules.unpack(&selector, &mut self.parsed);
+            let mut convert = |rules: &[Rule], direction| {
+                convert::rules(rules, direction, &object, &key.namespace, &mut definitions, &mut problems)
             };
-            let ingress = convert(entry.policy.ingress.as_ref(), "ingress");
-            let egress = convert(entry.policy.egress.as_ref(), "egress");
+            let ingress = convert(&ingress, "ingress");
+            let egress = convert(&egress, "egress");
             problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
             let policy = &entry.policy;
-            let selector = self.selectors.text(entry.selector).into();
             let rules = Some(Arc::new(PolicyRules {
                 key: key.clone(),
                 tier: policy.tier.clone(),

@@ -54,28 +54,34 @@ impl Graph {
             spec.service_account_selector.as_ref(),
             namespace,
         );
-        self.set_policy(key, selector, || Policy {
+        self.set_policy(key, selector, |own| Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            rules: PackedRules::new(
+                own.canonical(),
+                rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+                rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            ),
             flavour: Flavour::Normal,
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             staged,
-            notes: Vec::new(),
+            notes: Box::default(),
         });
     }
 
     fn set_global_policy(&mut self, key: &Key, spec: &GlobalNetworkPolicySpec, staged: bool) {
-        self.set_policy(key, global_selector(spec), || Policy {
+        self.set_policy(key, global_selector(spec), |own| Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            rules: PackedRules::new(
+                own.canonical(),
+                rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+                rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            ),
             flavour: Flavour::of(spec),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             staged,
-            notes: Vec::new(),
+            notes: Box::default(),
         });
     }
 
@@ -83,11 +89,14 @@ impl Graph {
         let (spec, notes) = converted;
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let selector = convert::namespaced_policy_selector(spec.selector.as_ref(), None, namespace);
-        self.set_policy(key, selector, || Policy {
+        self.set_policy(key, selector, |own| Policy {
             tier: policy::DEFAULT_TIER.into(),
             order: spec.order,
-            ingress: rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
-            egress: rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            rules: PackedRules::new(
+                own.canonical(),
+                rules_of(&spec.types, PolicyType::Ingress, &spec.ingress),
+                rules_of(&spec.types, PolicyType::Egress, &spec.egress),
+            ),
             flavour: Flavour::Normal,
             everywhere: false,
             staged,
@@ -98,12 +107,11 @@ impl Graph {
     /// A direction without rules is left alone: the tiers of these policies pass what nobody decides.
     fn set_cluster_policy(&mut self, key: &Key, converted: Converted<GlobalNetworkPolicySpec>) {
         let (spec, notes) = converted;
-        let some = |rules: &[Rule]| (!rules.is_empty()).then(|| PackedRules::new(rules));
-        self.set_policy(key, global_selector(&spec), || Policy {
+        let some = |rules| Some(rules).filter(|rules: &&[Rule]| !rules.is_empty());
+        self.set_policy(key, global_selector(&spec), |own| Policy {
             tier: spec.tier.as_str().into(),
             order: spec.order,
-            ingress: some(&spec.ingress),
-            egress: some(&spec.egress),
+            rules: PackedRules::new(own.canonical(), some(&spec.ingress), some(&spec.egress)),
             flavour: Flavour::Normal,
             everywhere: false,
             staged: false,
@@ -115,10 +123,13 @@ impl Graph {
         &mut self,
         key: &Key,
         selector: Result<Selector, SelectorError>,
-        policy: impl FnOnce() -> Policy,
+        policy: impl FnOnce(&Selector) -> Policy,
     ) {
         match selector {
-            Ok(selector) => self.policies.set_policy(&policy_key(key), &selector, policy(), &mut self.sets),
+            Ok(selector) => {
+                let policy = policy(&selector);
+                self.policies.set_policy(&policy_key(key), &selector, policy, &mut self.sets);
+            }
             // The parts were parsed at the edge; only their sum can be too deep or a label too long. What is in
             // force stays in force.
             Err(error) => {
@@ -149,12 +160,12 @@ fn global_selector(spec: &GlobalNetworkPolicySpec) -> Result<Selector, SelectorE
 }
 
 /// The rules of one direction, if the policy applies to it. Without types it applies to both.
-fn rules_of(types: &[PolicyType], direction: PolicyType, rules: &[Rule]) -> Option<PackedRules> {
-    (types.is_empty() || types.contains(&direction)).then(|| PackedRules::new(rules))
+fn rules_of<'a>(types: &[PolicyType], direction: PolicyType, rules: &'a [Rule]) -> Option<&'a [Rule]> {
+    (types.is_empty() || types.contains(&direction)).then_some(rules)
 }
 
 /// Notes of a conversion: they begin with the field that they are about.
-fn by_field(notes: Vec<String>) -> Vec<(String, String)> {
+fn by_field(notes: Vec<String>) -> Box<[(String, String)]> {
     let split = |note: String| match note.split_once(": ") {
         Some((field, message)) => (field.to_owned(), message.to_owned()),
         None => ("spec".to_owned(), note),

@@ -22,8 +22,14 @@ type Sources = SmallVec<[Source; 1]>;
 #[derive(Debug)]
 struct Source {
     kind: Kind,
-    /// Ingress and egress, if there are any.
-    rules: Option<Box<[PackedRules; 2]>>,
+    /// Few definitions have any: they are mostly namespaces and service accounts, each in force alone.
+    details: Option<Box<Details>>,
+}
+
+#[derive(Debug, Default)]
+struct Details {
+    /// If there are any.
+    rules: Option<PackedRules>,
     /// Only while another one is in force: its labels are in the label index.
     labels: Option<Texts>,
 }
@@ -41,9 +47,25 @@ pub(crate) enum Inherited {
 impl Source {
     fn new(kind: Kind, spec: &ProfileSpec) -> Self {
         let has_rules = !spec.ingress.is_empty() || !spec.egress.is_empty();
-        let rules =
-            has_rules.then(|| Box::new([&spec.ingress, &spec.egress].map(|rules| PackedRules::new(rules))));
-        Self { kind, rules, labels: None }
+        let rules = || PackedRules::new("", Some(&spec.ingress), Some(&spec.egress));
+        let details = has_rules.then(|| Box::new(Details { rules: Some(rules()), labels: None }));
+        Self { kind, details }
+    }
+
+    fn rules(&self) -> Option<&PackedRules> {
+        self.details.as_ref()?.rules.as_ref()
+    }
+
+    fn has_labels(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.labels.is_some())
+    }
+
+    fn set_labels(&mut self, labels: Texts) {
+        self.details.get_or_insert_default().labels = Some(labels);
+    }
+
+    fn take_labels(&mut self) -> Option<Texts> {
+        self.details.as_mut()?.labels.take()
     }
 }
 
@@ -84,7 +106,7 @@ impl Profiles {
         let at = sources.partition_point(|source| source.kind < by);
         if at > 0 {
             let own = spec.labels_to_apply.iter().map(|(k, v)| (k.clone(), v.clone()));
-            new.labels = Some(own.collect());
+            new.set_labels(own.collect());
         }
         if sources.get(at).is_some_and(|source| source.kind == by) {
             sources[at] = new;
@@ -95,9 +117,9 @@ impl Profiles {
             return Inherited::Same;
         }
         if let Some(second) = sources.get_mut(1)
-            && second.labels.is_none()
+            && !second.has_labels()
         {
-            second.labels = Some(labels());
+            second.set_labels(labels());
         }
         Inherited::Own
     }
@@ -108,7 +130,7 @@ impl Profiles {
         sources.remove(at);
         if let Some(first) = sources.first_mut() {
             // The one in force has no labels here, so there is nothing to take from it.
-            return first.labels.take().map_or(Inherited::Same, Inherited::Other);
+            return first.take_labels().map_or(Inherited::Same, Inherited::Other);
         }
         self.sources.remove(name);
         Inherited::Other(Texts::new())
@@ -188,12 +210,12 @@ impl Profiles {
         let object = format!("Profile {name}");
         let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
             let mut parsed = Parsed::default();
-            let mut convert = |at: usize, direction| {
-                let rules =
-                    source.rules.as_ref().map_or_else(Vec::new, |rules| rules[at].unpack(&mut parsed));
-                convert::rules(&rules, direction, &object, "", definitions, problems)
+            let rules = source.rules().map(|rules| rules.unpack("", &mut parsed));
+            let [ingress, egress] = rules.unwrap_or_default();
+            let mut convert = |rules: &[Rule], direction| {
+                convert::rules(rules, direction, &object, "", definitions, problems)
             };
-            (convert(0, "ingress"), convert(1, "egress"))
+            (convert(&ingress, "ingress"), convert(&egress, "egress"))
         } else {
             let action = if &**name == ALLOW_PROFILE { Action::Allow } else { Action::Deny };
             let bare: Vec<RuleSpec> =
