@@ -81,6 +81,12 @@ impl NetCounts {
         })
     }
 
+    /// The single addresses, if there is nothing else: then they are all visible.
+    pub(crate) fn only_hosts(&self) -> Option<impl Iterator<Item = IpNet> + '_> {
+        let net = |host| IpNet::V4(Ipv4Net::from(Ipv4Addr::from(host)));
+        self.lengths.is_empty().then(|| self.hosts.values().iter().map(net))
+    }
+
     /// At least how many networks are visible if none is covered.
     pub(crate) fn len(&self) -> usize {
         self.hosts.values().len() + self.others.values().len()

@@ -245,11 +245,7 @@ impl IpSets {
         let items =
             if is_new { self.index.add_selector(id, selector.expr()) } else { self.index.items_of(id) };
         self.members.sets[number].origin = Origin::Selector(id, filter);
-        for item in items {
-            if let Some(held) = self.items.get(item) {
-                self.members.contribute(number, &self.items, held, true);
-            }
-        }
+        self.members.fill(number, &self.items, items.iter().filter_map(|item| self.items.get(*item)));
     }
 
     fn fill_from_service(&mut self, number: SetNumber, key: ServiceKey) {
@@ -308,6 +304,22 @@ impl Members {
         if !set.is_dirty {
             set.is_dirty = true;
             self.dirty.push(number);
+        }
+    }
+
+    /// Counts what many items contribute to a set that was not put out yet.
+    fn fill<'a>(&mut self, number: SetNumber, items: &Contributors, all: impl Iterator<Item = &'a Held>) {
+        let set = &mut self.sets[number];
+        let Origin::Selector(_, filter) = &set.origin else { return };
+        for held in all {
+            items.members(held, filter, |member| match member {
+                Member::Net(net) => {
+                    set.nets.count(net, true);
+                }
+                Member::AddressPort(..) => {
+                    set.ports.add(member);
+                }
+            });
         }
     }
 
@@ -374,6 +386,10 @@ impl IpSet {
         self.published = true;
         let mut members = Vec::with_capacity(self.nets.len() + self.ports.values().len());
         match self.kind {
+            // Almost all sets have single addresses only: no need to merge, nor to look for what is covered.
+            SetKind::Net if let Some(hosts) = self.nets.only_hosts() => {
+                members.extend(hosts.map(Member::Net));
+            }
             SetKind::Net => members.extend(self.nets.visible(suppress).map(Member::Net)),
             SetKind::AddressPort => members.extend(self.ports.values().iter()),
         }
