@@ -1,7 +1,5 @@
 //! Selectors over labels whose keys are numbers.
 
-use std::sync::Arc;
-
 use tortie_api::selector::Expr;
 
 use super::intern::{Interner, KeyId};
@@ -11,10 +9,10 @@ use super::intern::{Interner, KeyId};
 pub(crate) enum Matcher {
     True,
     Has(KeyId),
-    Equals(KeyId, Arc<str>),
+    Equals(KeyId, Box<str>),
     /// Sorted.
-    In(KeyId, Box<[Arc<str>]>),
-    Text(KeyId, TextTest, Arc<str>),
+    In(KeyId, Box<[Box<str>]>),
+    Text(KeyId, TextTest, Box<str>),
     Not(Box<Matcher>),
     And(Box<[Matcher]>),
     Or(Box<[Matcher]>),
@@ -35,13 +33,15 @@ impl Matcher {
         match expr {
             Expr::All | Expr::Global => Self::True,
             Expr::Has(k) => Self::Has(keys.intern(k)),
-            Expr::Eq(k, v) => Self::Equals(keys.intern(k), v.clone()),
-            Expr::NotEq(k, v) => Self::Equals(keys.intern(k), v.clone()).negated(),
-            Expr::In(k, values) => Self::In(keys.intern(k), values.iter().cloned().collect()),
-            Expr::NotIn(k, values) => Self::In(keys.intern(k), values.iter().cloned().collect()).negated(),
-            Expr::Contains(k, v) => Self::Text(keys.intern(k), TextTest::Contains, v.clone()),
-            Expr::StartsWith(k, v) => Self::Text(keys.intern(k), TextTest::StartsWith, v.clone()),
-            Expr::EndsWith(k, v) => Self::Text(keys.intern(k), TextTest::EndsWith, v.clone()),
+            Expr::Eq(k, v) => Self::Equals(keys.intern(k), (**v).into()),
+            Expr::NotEq(k, v) => Self::Equals(keys.intern(k), (**v).into()).negated(),
+            Expr::In(k, values) => Self::In(keys.intern(k), values.iter().map(|v| (**v).into()).collect()),
+            Expr::NotIn(k, values) => {
+                Self::In(keys.intern(k), values.iter().map(|v| (**v).into()).collect()).negated()
+            }
+            Expr::Contains(k, v) => Self::Text(keys.intern(k), TextTest::Contains, (**v).into()),
+            Expr::StartsWith(k, v) => Self::Text(keys.intern(k), TextTest::StartsWith, (**v).into()),
+            Expr::EndsWith(k, v) => Self::Text(keys.intern(k), TextTest::EndsWith, (**v).into()),
             Expr::Not(inner) => Self::new(inner, keys).negated(),
             Expr::And(exprs) => Self::And(list(keys, exprs)),
             Expr::Or(exprs) => Self::Or(list(keys, exprs)),

@@ -16,9 +16,16 @@ pub(super) enum Anchor {
     /// For items with this label.
     Value(KeyId, Digest),
     /// For items with this key and one of these values.
-    Values(KeyId, Box<[Digest]>),
+    Values(Box<Values>),
     /// For every item.
     Everywhere,
+}
+
+/// A key with some of its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Values {
+    key: KeyId,
+    digests: Box<[Digest]>,
 }
 
 impl Anchor {
@@ -30,7 +37,7 @@ impl Anchor {
                 let mut digests: Vec<Digest> = many.iter().map(|value| digest(value.as_bytes())).collect();
                 digests.sort_unstable();
                 digests.dedup();
-                Self::Values(demand.key, digests.into())
+                Self::Values(Box::new(Values { key: demand.key, digests: digests.into() }))
             }
         }
     }
@@ -125,7 +132,7 @@ impl Anchors {
             Anchor::Everywhere => self.everywhere.insert(selector),
             Anchor::Key(key) => self.key(*key).selectors.insert(selector),
             Anchor::Value(key, digest) => self.add_at(*key, &[*digest], selector),
-            Anchor::Values(key, digests) => self.add_at(*key, digests, selector),
+            Anchor::Values(values) => self.add_at(values.key, &values.digests, selector),
         }
     }
 
@@ -139,7 +146,7 @@ impl Anchors {
             Anchor::Everywhere => self.everywhere.remove(selector),
             Anchor::Key(key) => self.key(*key).selectors.remove(selector),
             Anchor::Value(key, digest) => self.remove_at(*key, &[*digest], selector),
-            Anchor::Values(key, digests) => self.remove_at(*key, digests, selector),
+            Anchor::Values(values) => self.remove_at(values.key, &values.digests, selector),
         }
     }
 
@@ -164,7 +171,7 @@ impl Anchors {
             Anchor::Everywhere => self.everywhere.len(),
             Anchor::Key(key) => self.keys.get(key.0 as usize).map_or(0, |key| key.selectors.len()),
             Anchor::Value(key, digest) => at(*key, &[*digest]),
-            Anchor::Values(key, digests) => at(*key, digests),
+            Anchor::Values(values) => at(values.key, &values.digests),
         }
     }
 
@@ -181,7 +188,7 @@ impl Anchors {
                 Some(key.map(|key| Posting::Several(&key.holders)).into_iter().collect())
             }
             Anchor::Value(key, digest) => Some(at(*key, &[*digest])),
-            Anchor::Values(key, digests) => Some(at(*key, digests)),
+            Anchor::Values(values) => Some(at(values.key, &values.digests)),
         }
     }
 
