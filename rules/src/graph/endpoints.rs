@@ -20,7 +20,7 @@ use tortie_api::{Key, Kind};
 use self::records::{Records, Rival};
 use super::contributors::{Contributor, NamedPort};
 use super::label_index::{ItemId, ItemLabels, Label, SelectorId};
-use super::model::{Event, LocalEndpoint, Problem, TierKind, TierPolicies};
+use super::model::{Event, LocalEndpoint, Problem, TierKind, Tiers};
 use super::policies::Policies;
 use super::profiles::Profiles;
 use super::sets::{Description, IpSets};
@@ -298,16 +298,14 @@ impl Endpoints {
         interfaces
             .extend(dirty.iter().filter_map(|item| Some(self.local.get(item)?.endpoint.interface.clone())));
         // Many endpoints of a node have the same policies.
-        let mut lists: FxHashMap<&[SelectorId], Vec<TierPolicies>> = FxHashMap::default();
+        let mut lists: FxHashMap<&[SelectorId], Tiers> = FxHashMap::default();
         for interface in interfaces {
             let winner = self.claims.get(&interface).and_then(|c| c.first()).map(|(_, item)| *item);
             match winner {
                 Some(item) => {
                     let mut endpoint = self.local[&item].endpoint.clone();
                     let list = lists.entry(policies.selectors_of(item));
-                    endpoint
-                        .tiers
-                        .clone_from(list.or_insert_with(|| policies.tiers_of(item, TierKind::Normal)));
+                    endpoint.tiers = list.or_insert_with(|| policies.tiers_of(item, TierKind::Normal)).clone();
                     if self.published.get(&interface).is_none_or(|old| **old != endpoint) {
                         let endpoint = Arc::new(endpoint);
                         self.published.insert(interface, endpoint.clone());
@@ -399,7 +397,7 @@ fn local_endpoint(id: &EndpointId, object: &Object<WorkloadEndpointSpec>) -> Loc
             mac: (!spec.mac.is_empty()).then(|| spec.mac.as_str().into()),
             addresses: spec.ip_networks.clone(),
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
-            tiers: Vec::new(),
+            tiers: Tiers::default(),
         },
         claim: (orchestrator(spec).to_owned(), workload, spec.endpoint.clone(), id.clone()),
     }

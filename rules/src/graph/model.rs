@@ -284,6 +284,9 @@ pub struct TierPolicies {
     pub egress: Vec<PolicyRef>,
 }
 
+/// An endpoint's tiers in order; endpoints with equal ones share them.
+pub type Tiers = Arc<[TierPolicies]>;
+
 /// Which of an endpoint's traffic a list of policies decides on. Workload endpoints have the normal one only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TierKind {
@@ -329,13 +332,13 @@ pub struct HostEndpoint {
     /// Its profiles in order.
     pub profiles: Vec<Arc<str>>,
     /// For traffic of the host itself.
-    pub normal: Vec<TierPolicies>,
+    pub normal: Tiers,
     /// For forwarded traffic.
-    pub forward: Vec<TierPolicies>,
+    pub forward: Tiers,
     /// Before destinations are translated; ingress only.
-    pub pre_dnat: Vec<TierPolicies>,
+    pub pre_dnat: Tiers,
     /// Before connections are tracked. Empty for [`HostInterface::Any`].
-    pub untracked: Vec<TierPolicies>,
+    pub untracked: Tiers,
 }
 
 /// A workload endpoint of this node with all that is to be enforced on it.
@@ -352,7 +355,7 @@ pub struct LocalEndpoint {
     /// Its profiles in order.
     pub profiles: Vec<Arc<str>>,
     /// Its tiers in order; those without a policy for it are left out.
-    pub tiers: Vec<TierPolicies>,
+    pub tiers: Tiers,
 }
 
 /// A change of the desired state.

@@ -12,7 +12,7 @@ use tortie_api::selector::Selector;
 
 use super::convert;
 use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId};
-use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies};
+use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies, Tiers};
 use super::packed_rules::{PackedRules, Parsed};
 use super::policy_table::{PolicyNumber, PolicyTable};
 use super::sets::IpSets;
@@ -278,7 +278,7 @@ impl Policies {
     }
 
     /// The policy list of an endpoint for some of its traffic: its tiers in order, each with its policies in order.
-    pub(crate) fn tiers_of(&self, endpoint: ItemId, kind: TierKind) -> Vec<TierPolicies> {
+    pub(crate) fn tiers_of(&self, endpoint: ItemId, kind: TierKind) -> Tiers {
         let mut found: Vec<(PolicyRef, &Entry)> = self
             .index
             .selectors_of(endpoint)
@@ -305,7 +305,7 @@ impl Policies {
                 tier.egress.push(reference);
             }
         }
-        tiers
+        tiers.into()
     }
 
     fn reference(&self, number: PolicyNumber, entry: &Entry) -> PolicyRef {

@@ -82,7 +82,7 @@ impl Dataplane {
 
     fn used_policies(&self) -> BTreeSet<PolicyKey> {
         let hosts = self.hosts.values().flat_map(|e| [&e.normal, &e.forward, &e.pre_dnat, &e.untracked]);
-        let tiers = self.endpoints.values().map(|e| &e.tiers).chain(hosts).flatten();
+        let tiers = self.endpoints.values().map(|e| &e.tiers).chain(hosts).flat_map(|t| t.iter());
         tiers.flat_map(|t| t.ingress.iter().chain(&t.egress)).map(|p| p.key.clone()).collect()
     }
 

@@ -96,7 +96,7 @@ fn staged_policies_come_with_their_rules_and_go() {
     let key = db.tiers[0].egress[0].key.clone();
     graph.remove(&key.resource_key());
     graph.flush().into_iter().for_each(|event| dataplane.take(event));
-    assert_eq!(dataplane.endpoints["cali5d5d5d5d5d5"].tiers, []);
+    assert_eq!(*dataplane.endpoints["cali5d5d5d5d5d5"].tiers, []);
 }
 
 #[test]
