@@ -108,9 +108,23 @@ impl Graph {
 
     /// Takes a new or changed resource.
     pub fn set(&mut self, resource: &Resource) {
-        let key = resource.key();
         self.revision += 1;
-        self.notes.remove(&key);
+        match resource {
+            Resource::Pod(o) => {
+                let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
+                match api_convert::pod_endpoint(o, prefix) {
+                    Some(endpoint) => self.set_workload(Some(&o.metadata.name), &endpoint),
+                    None => self.remove_workload(&resource.key()),
+                }
+            }
+            Resource::WorkloadEndpoint(o) => self.set_workload(None, o),
+            _ => self.set_with_key(&resource.key(), resource),
+        }
+    }
+
+    /// Takes what there are fewer of than endpoints.
+    fn set_with_key(&mut self, key: &Key, resource: &Resource) {
+        self.notes.remove(key);
         match resource {
             Resource::NetworkPolicy(_)
             | Resource::GlobalNetworkPolicy(_)
@@ -120,33 +134,26 @@ impl Graph {
             | Resource::KubeNetworkPolicy(_)
             | Resource::ClusterNetworkPolicy(_)
             | Resource::AdminNetworkPolicy(_)
-            | Resource::BaselineAdminNetworkPolicy(_) => self.set_policy_resource(&key, resource),
+            | Resource::BaselineAdminNetworkPolicy(_) => self.set_policy_resource(key, resource),
             Resource::Tier(o) => {
                 let order = o.spec.order.unwrap_or(policy::DEFAULT_TIER_ORDER);
                 self.policies
                     .set_tier(&key.name, Some(Tier { order, default_action: o.spec.default_action }));
             }
-            Resource::Profile(o) => self.set_profile(&key, o),
-            Resource::Namespace(o) => self.set_profile(&key, &api_convert::namespace_profile(o)),
-            Resource::ServiceAccount(o) => self.set_profile(&key, &api_convert::service_account_profile(o)),
+            Resource::Profile(o) => self.set_profile(key, o),
+            Resource::Namespace(o) => self.set_profile(key, &api_convert::namespace_profile(o)),
+            Resource::ServiceAccount(o) => self.set_profile(key, &api_convert::service_account_profile(o)),
             Resource::NetworkSet(o) | Resource::GlobalNetworkSet(o) => {
-                self.set_network_set(&key, &o.metadata.labels, &o.spec.nets);
+                self.set_network_set(key, &o.metadata.labels, &o.spec.nets);
             }
-            Resource::HostEndpoint(o) => self.set_host_endpoint(&key, o),
-            Resource::Pod(o) => {
-                let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
-                match api_convert::pod_endpoint(o, prefix) {
-                    Some(endpoint) => self.set_workload(&key, &endpoint),
-                    None => self.remove_workload(&key),
-                }
-            }
-            Resource::WorkloadEndpoint(o) => self.set_workload(&key, o),
-            Resource::EndpointSlice(o) => self.set_slice(&key, o),
+            Resource::HostEndpoint(o) => self.set_host_endpoint(key, o),
+            Resource::EndpointSlice(o) => self.set_slice(key, o),
             Resource::IPPool(o) => {
                 let pool = (o.spec.cidr, o.spec.nat_outgoing);
-                self.pools_dirty |= self.pools.insert(key.name, pool) != Some(pool);
+                self.pools_dirty |= self.pools.insert(key.name.clone(), pool) != Some(pool);
             }
-            Resource::KubeNode(o) => self.set_node(&key, o),
+            Resource::KubeNode(o) => self.set_node(key, o),
+            Resource::Pod(_) | Resource::WorkloadEndpoint(_) => {}
             Resource::FelixConfiguration(_) | Resource::Node(_) | Resource::Service(_) => {}
         }
     }
@@ -329,8 +336,12 @@ impl Graph {
         self.sets.set_item(item, contributor, labels, std::iter::empty());
     }
 
-    fn set_workload(&mut self, key: &Key, object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>) {
-        self.endpoints.set(key, object, &mut self.sets, &mut self.policies, &mut self.profiles);
+    fn set_workload(
+        &mut self,
+        pod: Option<&str>,
+        object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>,
+    ) {
+        self.endpoints.set(pod, object, &mut self.sets, &mut self.policies, &mut self.profiles);
     }
 
     fn remove_workload(&mut self, key: &Key) {

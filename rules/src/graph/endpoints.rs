@@ -87,32 +87,29 @@ impl Endpoints {
         self.numbers.give_back(item);
     }
 
-    /// Takes a new or changed endpoint; `key` is that of the pod or of the document.
+    /// Takes a new or changed endpoint, of a document or of the `pod` that makes it, in the same namespace.
     pub(crate) fn set(
         &mut self,
-        key: &Key,
+        pod: Option<&str>,
         object: &Object<WorkloadEndpointSpec>,
         sets: &mut IpSets,
         policies: &mut Policies,
         profiles: &mut Profiles,
     ) {
         let (namespace, name) = (object.metadata.namespace_text(), object.metadata.name.as_str());
-        let is_pod = key.kind == Kind::Pod;
-        let pod_namespace = key.namespace.as_deref().unwrap_or_default();
-        if is_pod
-            && self.records.of_pod(pod_namespace, &key.name).is_some_and(|item| {
-                // The endpoint's name has the node's name in it: a pod that comes again may be elsewhere.
-                !self.records.is_named(item, namespace, name)
-            })
+        if let Some(pod) = pod
+            && let Some(item) = self.records.of_pod(namespace, pod)
+            // The endpoint's name has the node's name in it: a pod that comes again may be elsewhere.
+            && !self.records.is_named(item, namespace, name)
         {
-            self.remove(key, sets, policies, profiles);
+            self.remove_pod(item, sets, policies, profiles);
         }
         let item = match self.records.find(namespace, name) {
             Some(item) => item,
             None => self.records.add(self.numbers.take(), namespace, name),
         };
-        if is_pod {
-            self.records.set_pod(item, &key.name);
+        if let Some(pod) = pod {
+            self.records.set_pod(item, pod);
             if self.records.get(item).has_document {
                 self.records.get_mut(item).rival = Some(Box::new(self.rival_of(item, object)));
                 return;
@@ -142,14 +139,9 @@ impl Endpoints {
     ) {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         if key.kind == Kind::Pod {
-            let Some(item) = self.records.of_pod(namespace, &key.name) else { return };
-            self.records.remove_pod(item);
-            if self.records.get(item).has_document {
-                self.records.get_mut(item).rival = None;
-                return;
+            if let Some(item) = self.records.of_pod(namespace, &key.name) {
+                self.remove_pod(item, sets, policies, profiles);
             }
-            self.drop_item(item, sets, policies, profiles);
-            self.forget(item);
             return;
         }
         let Some(item) = self.records.find(namespace, &key.name) else { return };
@@ -167,6 +159,22 @@ impl Endpoints {
         let contributor = Contributor { nets: &nets, ports: &ports, is_node: false };
         let parents = parents.iter().map(String::as_str);
         self.put(item, contributor, labels, parents, place, (sets, policies, profiles));
+    }
+
+    fn remove_pod(
+        &mut self,
+        item: ItemId,
+        sets: &mut IpSets,
+        policies: &mut Policies,
+        profiles: &mut Profiles,
+    ) {
+        self.records.remove_pod(item);
+        if self.records.get(item).has_document {
+            self.records.get_mut(item).rival = None;
+            return;
+        }
+        self.drop_item(item, sets, policies, profiles);
+        self.forget(item);
     }
 
     /// Brings an endpoint into force.
@@ -305,7 +313,8 @@ impl Endpoints {
                 Some(item) => {
                     let mut endpoint = self.local[&item].endpoint.clone();
                     let list = lists.entry(policies.selectors_of(item));
-                    endpoint.tiers = list.or_insert_with(|| policies.tiers_of(item, TierKind::Normal)).clone();
+                    endpoint.tiers =
+                        list.or_insert_with(|| policies.tiers_of(item, TierKind::Normal)).clone();
                     if self.published.get(&interface).is_none_or(|old| **old != endpoint) {
                         let endpoint = Arc::new(endpoint);
                         self.published.insert(interface, endpoint.clone());
@@ -357,7 +366,10 @@ impl Endpoints {
 pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> impl Iterator<Item = Label<'_>> + Clone {
     let reserved = [NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL];
     let inherited = [NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX];
-    let is_own = move |key: &str| !reserved.contains(&key) && !inherited.iter().any(|p| key.starts_with(p));
+    // All of them begin with the same letter, and few others do.
+    let is_own = move |key: &str| {
+        !key.starts_with('p') || !reserved.contains(&key) && !inherited.iter().any(|p| key.starts_with(p))
+    };
     labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).filter(move |(key, _)| is_own(key))
 }
 

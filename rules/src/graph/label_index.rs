@@ -27,7 +27,7 @@ use self::postings::Posting;
 use super::intern::{Interner, KeyId};
 use super::labels;
 use super::matcher::Matcher;
-use super::pool::Pool;
+use super::pool::{Pool, is_same};
 use super::slab::Pages;
 
 /// An item, numbered by the caller.
@@ -328,7 +328,7 @@ impl LabelIndex {
         });
         self.missed = missed;
         let before = &self.lists[item.matched];
-        if **before != found[..] {
+        if !is_same(&**before, &found[..]) {
             let change =
                 |selector: &SelectorId, matched| MatchChange { item: id, selector: *selector, matched };
             let gone = before.iter().filter(|s| found.binary_search(s).is_err());
