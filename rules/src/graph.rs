@@ -24,9 +24,9 @@ mod id_set;
 mod intern;
 mod label_index;
 mod labels;
-mod matcher;
 pub mod model;
 mod number_table;
+mod packed_expr;
 mod packed_rules;
 mod policies;
 mod policy_kinds;
@@ -36,6 +36,7 @@ mod profiles;
 mod sets;
 mod shared_selectors;
 mod slab;
+mod small_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   item ──► own labels ────────────────┐                      ┌── anchor ── selector
-//!   item ──► family ──► given labels ───┼──► postings by key ◄─┤
-//!                  └──► parents' labels ┘    and value         └── (evaluate) ──► MatchChange
+//!   item ──► family (given labels) ─────┼──► postings by key ◄─┤
+//!                  └──► parent (labels) ┘    and value         └── (evaluate) ──► MatchChange
 //! ```
 //!
 //! Equal sets of labels are kept once, and so are equal families (what items inherit) and equal lists of matched
@@ -22,17 +22,18 @@ use std::cell::Cell;
 use tortie_api::selector::Expr;
 
 use self::anchors::{Anchor, Anchors};
-use self::kept::{Family, Item, LabelSet, Parent, User};
+use self::kept::{Family, Holder, Item, LabelSet, Parent};
 use self::postings::Posting;
 use super::intern::{Interner, KeyId};
 use super::labels;
-use super::matcher::Matcher;
+use super::packed_expr::{PackedExpr, pack};
 use super::pool::{Pool, is_same};
 use super::slab::Pages;
+use super::small_set::SmallSets;
 
 /// An item, numbered by the caller.
 pub(crate) type ItemId = u32;
-/// A selector, numbered by the caller.
+/// A selector, as long as it is there.
 pub(crate) type SelectorId = u32;
 /// A label as callers give it.
 pub(crate) type Label<'a> = (&'a str, &'a str);
@@ -60,17 +61,33 @@ pub(crate) struct MatchChange {
 
 #[derive(Debug)]
 struct Indexed {
-    matcher: Matcher,
-    anchor: Anchor,
-    /// Evaluations in vain since the anchor was chosen, and how many of them make it be chosen again.
+    expr: PackedExpr,
+    /// Evaluations in vain since the anchor was chosen, and how many of them, as a power of two, make it be chosen
+    /// again.
     misses: u32,
-    patience: u32,
+    patience: u8,
+    /// Which of the expression's demands the anchor is; [`EVERYWHERE`] if it is none of them.
+    demand: u8,
 }
 
-/// Evaluations in vain after which an anchor is thought over for the first time.
-const PATIENCE: u32 = 64;
+/// Demands beyond this one are not looked at.
+const EVERYWHERE: u8 = u8::MAX;
+/// After 64 evaluations in vain an anchor is thought over for the first time.
+const PATIENCE: u8 = 6;
 /// The most that it grows to.
-const MOST_PATIENCE: u32 = 1 << 20;
+const MOST_PATIENCE: u8 = 20;
+
+impl Indexed {
+    fn anchor(&self) -> Anchor {
+        self.expr.demands().get(usize::from(self.demand)).map_or(Anchor::Everywhere, Anchor::of)
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Indexed {
+    fn borrow(&self) -> &[u8] {
+        self.expr.borrow()
+    }
+}
 
 /// Gives the labels of a parent that the index does not know yet.
 pub(crate) type LabelsOf<'a> = &'a dyn Fn(&str) -> Texts;
@@ -88,11 +105,13 @@ pub(crate) struct LabelIndex {
     families: Pool<Family>,
     parents: Pool<Parent>,
     lists: Pool<Box<[SelectorId]>>,
-    selectors: Pages<Indexed>,
+    /// Items of label sets and families, families of parents.
+    small: SmallSets,
+    selectors: Pool<Indexed>,
     anchors: Anchors,
     /// Kept for their memory.
     buffer: Vec<u8>,
-    form: Vec<u32>,
+    ids: Vec<ParentId>,
     candidates: Vec<SelectorId>,
     /// Selectors that were evaluated in vain, to be looked at when there is time.
     missed: Vec<SelectorId>,
@@ -129,8 +148,8 @@ impl LabelIndex {
             }
             None => self.acquire_list(&[]),
         };
-        self.labels[labels].users.insert(User::Item(id).number());
-        self.families[family].items.insert(id);
+        self.small.insert(&mut self.labels[labels].items, id);
+        self.small.insert(&mut self.families[family].items, id);
         self.items.insert(id, Item { labels, family, matched });
         self.rematch(id, out);
         self.settle();
@@ -152,29 +171,20 @@ impl LabelIndex {
         labels: impl Iterator<Item = Label<'a>>,
         out: &mut Vec<MatchChange>,
     ) {
-        if self.forgets_parents && self.parents.find(name).is_none() {
+        if self.forgets_parents && self.parents.find(name.as_bytes()).is_none() {
             return;
         }
         let parent = self.acquire_parent(name, &|_| Vec::new());
-        let labels = self.acquire_labels(labels);
-        let old = self.parents[parent].labels;
-        if old == labels {
-            self.release_labels(labels);
-        } else {
-            self.labels[labels].users.insert(User::Parent(parent).number());
-            self.labels[old].users.remove(User::Parent(parent).number());
-            self.parents[parent].labels = labels;
-            if self.is_asked_difference(old, labels) {
-                let families = self.parents[parent].families.iter();
-                let children: Vec<ItemId> = families.flat_map(|f| self.families[f].items.iter()).collect();
-                for child in children {
+        if let Some(old) = self.replace_labels(parent, labels) {
+            let new = self.parents[parent].labels();
+            let keeps = |labels: &[u8]| !self.forgets_parents && !labels.is_empty();
+            let (kept, keeps) = (keeps(old.labels()), keeps(new));
+            if self.is_asked_difference(old.labels(), new) {
+                for child in self.children(parent).collect::<Vec<_>>() {
                     self.rematch(child, out);
                 }
                 self.settle();
             }
-            let keeps = |id| !self.forgets_parents && !self.labels[id].bytes.is_empty();
-            let (kept, keeps) = (keeps(old), keeps(labels));
-            self.release_labels(old);
             // Labels keep their parent alive as its children do.
             match (kept, keeps) {
                 (false, true) => return,
@@ -187,50 +197,74 @@ impl LabelIndex {
 
     /// The labels that children of a parent inherit.
     pub(crate) fn parent_labels(&self, name: &str) -> Texts {
-        self.parents.find(name).map_or_else(Vec::new, |parent| self.texts(self.parents[parent].labels))
+        self.parents.find(name.as_bytes()).map_or_else(Vec::new, |id| self.texts(self.parents[id].labels()))
     }
 
     /// An item's own labels, those given to it, and its parents.
     pub(crate) fn describe(&self, id: ItemId) -> Option<(ItemLabels<Texts, Texts>, Vec<String>)> {
         let item = self.items.get(id)?;
         let family = &self.families[item.family];
-        let labels = ItemLabels { own: self.texts(item.labels), given: self.texts(family.given()) };
-        let parents = family.parents().iter().map(|parent| self.parents[*parent].name.to_string());
+        let labels = ItemLabels {
+            own: self.texts(&self.labels[item.labels].bytes),
+            given: self.texts(family.given()),
+        };
+        let parents = family.parents().map(|parent| self.parents[parent].name().to_owned());
         Some((labels, parents.collect()))
     }
 
-    fn texts(&self, id: LabelsId) -> Texts {
+    fn texts(&self, bytes: &[u8]) -> Texts {
         let text = |value| String::from_utf8_lossy(value).into_owned();
-        let labels = labels::iter(&self.labels[id].bytes);
+        let labels = labels::iter(bytes);
         labels.map(|(key, value)| (self.keys.text(key).to_owned(), text(value))).collect()
     }
 
-    /// Adds a selector; the id must be new. The items that match it, in order.
-    pub(crate) fn add_selector(&mut self, id: SelectorId, expr: &Expr) -> Vec<ItemId> {
-        let matcher = Matcher::new(expr, &mut self.keys);
-        matcher.keys(&mut |key| {
+    /// The number of a selector, for one more user. If it is new, the items that match it, in order.
+    pub(crate) fn acquire_selector(&mut self, expr: &Expr) -> (SelectorId, Option<Vec<ItemId>>) {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        pack(&mut bytes, expr, &mut self.keys);
+        let known = self.selectors.find(&bytes[..]);
+        let found = match known {
+            Some(id) => (self.selectors.share(id), None),
+            None => {
+                let (id, items) = self.add_selector(&bytes);
+                (id, Some(items))
+            }
+        };
+        self.buffer = bytes;
+        found
+    }
+
+    fn add_selector(&mut self, bytes: &[u8]) -> (SelectorId, Vec<ItemId>) {
+        let expr = PackedExpr::new(bytes);
+        expr.keys(&mut |key| {
             self.keys.acquire(key);
             self.anchors.ask(key);
         });
-        let anchor = self.choose(&matcher);
+        let (demand, anchor) = self.choose(&expr);
         let mut items = self.items_at(&anchor);
-        self.retain_matching(&matcher, &mut items);
+        self.retain_matching(&expr, &mut items);
+        let (id, _) =
+            self.selectors.acquire(bytes, || Indexed { expr, misses: 0, patience: PATIENCE, demand });
         self.anchors.add(&anchor, id);
-        self.selectors.insert(id, Indexed { matcher, anchor, misses: 0, patience: PATIENCE });
         self.relist(&items, |list| match list.binary_search(&id) {
             Ok(_) => list.to_vec(),
             Err(at) => [&list[..at], &[id], &list[at..]].concat(),
         });
-        items
+        (id, items)
     }
 
-    /// Removes a selector. Its matches simply end; nothing is reported.
-    pub(crate) fn remove_selector(&mut self, id: SelectorId) {
+    /// Takes a user of a selector away. With the last one its matches simply end; nothing is reported.
+    pub(crate) fn release_selector(&mut self, id: SelectorId) {
+        if self.selectors.is_shared(id) {
+            self.selectors.release::<[u8]>(id);
+            return;
+        }
         let items = self.items_of(id);
         self.relist(&items, |list| list.iter().copied().filter(|s| *s != id).collect());
-        let Some(indexed) = self.selectors.remove(id) else { return };
-        self.anchors.remove(&indexed.anchor, id);
-        indexed.matcher.keys(&mut |key| {
+        let Some(gone) = self.selectors.release::<[u8]>(id) else { return };
+        self.anchors.remove(&gone.anchor(), id);
+        gone.expr.keys(&mut |key| {
             self.anchors.cease(key);
             if self.keys.release(key) {
                 self.anchors.forget(key);
@@ -238,10 +272,14 @@ impl LabelIndex {
         });
     }
 
+    /// The canonical text of a selector.
+    pub(crate) fn selector_text(&self, id: SelectorId) -> String {
+        self.selectors[id].expr.unpack(&|key| self.keys.text(key).into()).to_string()
+    }
+
     /// The items that match a selector, in order.
     pub(crate) fn items_of(&self, selector: SelectorId) -> Vec<ItemId> {
-        let Some(indexed) = self.selectors.get(selector) else { return Vec::new() };
-        let mut items = self.items_at(&indexed.anchor);
+        let mut items = self.items_at(&self.selectors[selector].anchor());
         let (mut last, mut is_in) = (None, false);
         items.retain(|item| {
             let list = self.items.get(*item).map(|item| item.matched);
@@ -266,23 +304,29 @@ impl LabelIndex {
         [self.keys.len(), labels, families, self.parents.len(), self.lists.len()]
     }
 
+    /// Items of a parent, some of them more than once.
+    fn children(&self, parent: ParentId) -> impl Iterator<Item = ItemId> + '_ {
+        let families = self.small.iter(&self.parents[parent].families);
+        families.flat_map(|family| self.small.iter(&self.families[family].items))
+    }
+
     fn unlink(&mut self, id: ItemId, item: Item) {
-        self.labels[item.labels].users.remove(User::Item(id).number());
+        self.small.remove(&mut self.labels[item.labels].items, id);
         self.release_labels(item.labels);
-        self.families[item.family].items.remove(id);
+        self.small.remove(&mut self.families[item.family].items, id);
         self.release_family(item.family);
     }
 
     /// The sets of labels of an item, in order of precedence.
     fn label_sets(&self, item: Item) -> impl Iterator<Item = &[u8]> + '_ {
         let family = &self.families[item.family];
-        let parents = family.parents().iter().map(|parent| self.parents[*parent].labels);
-        [item.labels, family.given()].into_iter().chain(parents).map(|id| &*self.labels[id].bytes)
+        let parents = family.parents().map(|parent| self.parents[parent].labels());
+        [&*self.labels[item.labels].bytes, family.given()].into_iter().chain(parents)
     }
 
     /// Leaves the items that match. Of those with equal labels only the first is looked at, where its own labels
     /// answer all that is asked.
-    fn retain_matching(&self, matcher: &Matcher, items: &mut Vec<ItemId>) {
+    fn retain_matching(&self, expr: &PackedExpr, items: &mut Vec<ItemId>) {
         let mut last: Option<(LabelsId, bool)> = None;
         items.retain(|id| {
             let Some(item) = self.items.get(*id).copied() else { return false };
@@ -292,7 +336,7 @@ impl LabelIndex {
                 return is_match;
             }
             let is_inherited = Cell::new(false);
-            let is_match = matcher.matches(&|key| {
+            let is_match = expr.matches(&|key| {
                 labels::find(&self.labels[item.labels].bytes, key).or_else(|| {
                     is_inherited.set(true);
                     self.label_sets(item).skip(1).find_map(|bytes| labels::find(bytes, key))
@@ -303,9 +347,9 @@ impl LabelIndex {
         });
     }
 
-    fn evaluate(&self, matcher: &Matcher, id: ItemId) -> bool {
-        let Some(item) = self.items.get(id) else { return false };
-        matcher.matches(&|key| self.label_sets(*item).find_map(|bytes| labels::find(bytes, key)))
+    fn evaluate(&self, selector: SelectorId, item: Item) -> bool {
+        let label = |key| self.label_sets(item).find_map(|bytes| labels::find(bytes, key));
+        self.selectors[selector].expr.matches(&label)
     }
 
     /// Evaluates again what could match an item, and reports what changed.
@@ -319,8 +363,7 @@ impl LabelIndex {
         found.sort_unstable();
         found.dedup();
         found.retain(|selector| {
-            let is_match =
-                self.selectors.get(*selector).is_some_and(|indexed| self.evaluate(&indexed.matcher, id));
+            let is_match = self.evaluate(*selector, item);
             if !is_match {
                 missed.push(*selector);
             }
@@ -345,18 +388,20 @@ impl LabelIndex {
     /// Thinks over the anchors of selectors that were evaluated in vain too often.
     fn settle(&mut self) {
         for id in std::mem::take(&mut self.missed) {
-            let Some(indexed) = self.selectors.get_mut(id) else { continue };
+            let indexed = &mut self.selectors[id];
             indexed.misses += 1;
-            if indexed.misses < indexed.patience {
+            if indexed.misses < 1 << indexed.patience {
                 continue;
             }
             indexed.misses = 0;
-            indexed.patience = (indexed.patience * 2).min(MOST_PATIENCE);
-            let Some(indexed) = self.selectors.remove(id) else { continue };
-            self.anchors.remove(&indexed.anchor, id);
-            let anchor = self.choose(&indexed.matcher);
+            indexed.patience = (indexed.patience + 1).min(MOST_PATIENCE);
+            let old = indexed.anchor();
+            let expr = std::mem::take(&mut indexed.expr);
+            self.anchors.remove(&old, id);
+            let (demand, anchor) = self.choose(&expr);
             self.anchors.add(&anchor, id);
-            self.selectors.insert(id, Indexed { anchor, ..indexed });
+            let indexed = &mut self.selectors[id];
+            (indexed.expr, indexed.demand) = (expr, demand);
         }
     }
 
@@ -383,8 +428,7 @@ impl LabelIndex {
     }
 
     /// Whether a selector asks for a label in which two sets differ.
-    fn is_asked_difference(&self, a: LabelsId, b: LabelsId) -> bool {
-        let (a, b) = (&*self.labels[a].bytes, &*self.labels[b].bytes);
+    fn is_asked_difference(&self, a: &[u8], b: &[u8]) -> bool {
         let differs = |one: &[u8], other: &[u8]| {
             labels::iter(one)
                 .any(|(key, value)| self.anchors.is_asked(key) && labels::find(other, key) != Some(value))
@@ -394,16 +438,20 @@ impl LabelIndex {
 
     /// The place for a selector where the fewest items are met; of several, the one with the fewest selectors:
     /// before there are items, selectors that ask for different labels shall not all stand at one that they share.
-    fn choose(&mut self, matcher: &Matcher) -> Anchor {
-        let mut best = (usize::MAX, usize::MAX, Anchor::Everywhere);
-        for demand in matcher.demands() {
+    fn choose(&mut self, expr: &PackedExpr) -> (u8, Anchor) {
+        let mut best = (usize::MAX, usize::MAX, (EVERYWHERE, Anchor::Everywhere));
+        for (number, demand) in (0..EVERYWHERE).zip(expr.demands()) {
             if demand.values.is_some() {
-                self.anchors.index_values(demand.key, |id| &self.labels[id].bytes);
+                self.anchors.index_values(demand.key, |number| match Holder::of(number) {
+                    Holder::Labels(id) => &self.labels[id].bytes,
+                    Holder::Family(id) => self.families[id].given(),
+                    Holder::Parent(id) => self.parents[id].labels(),
+                });
             }
             let anchor = Anchor::of(&demand);
             let (weight, load) = (self.weight(&anchor), self.anchors.load(&anchor));
             if (weight, load) < (best.0, best.1) {
-                best = (weight, load, anchor);
+                best = (weight, load, (number, anchor));
             }
         }
         best.2
@@ -412,16 +460,14 @@ impl LabelIndex {
     /// About how many items are met at a place.
     fn weight(&self, anchor: &Anchor) -> usize {
         const LOOKED_AT: usize = 64;
-        let of_family = |id| self.families[id].items.len();
-        let of_parent = |id| self.parents[id].families.iter().map(of_family).sum::<usize>();
-        let of_user = |number| match User::of(number) {
-            User::Item(_) => 1,
-            User::Family(id) => of_family(id),
-            User::Parent(id) => of_parent(id),
+        let of_family = |id| self.small.len(&self.families[id].items);
+        let of_holder = |number| match Holder::of(number) {
+            Holder::Labels(id) => self.small.len(&self.labels[id].items),
+            Holder::Family(id) => of_family(id),
+            Holder::Parent(id) => self.small.iter(&self.parents[id].families).map(of_family).sum(),
         };
-        let of_labels = |id: LabelsId| self.labels[id].users.iter().map(of_user).sum::<usize>();
         let of_holders = |holders: Posting<'_>| {
-            let seen = holders.iter().take(LOOKED_AT).map(of_labels).sum::<usize>();
+            let seen = holders.iter().take(LOOKED_AT).map(of_holder).sum::<usize>();
             if holders.len() > LOOKED_AT { seen * holders.len() / LOOKED_AT } else { seen }
         };
         self.anchors.holders(anchor).map_or(self.items.len(), |list| list.into_iter().map(of_holders).sum())
@@ -433,16 +479,11 @@ impl LabelIndex {
             return self.items.iter().map(|(id, _)| id).collect();
         };
         let mut items = Vec::new();
-        for id in holders.into_iter().flat_map(Posting::iter) {
-            for number in self.labels[id].users.iter() {
-                match User::of(number) {
-                    User::Item(id) => items.push(id),
-                    User::Family(id) => items.extend(self.families[id].items.iter()),
-                    User::Parent(id) => {
-                        let families = self.parents[id].families.iter();
-                        items.extend(families.flat_map(|id| self.families[id].items.iter()));
-                    }
-                }
+        for number in holders.into_iter().flat_map(Posting::iter) {
+            match Holder::of(number) {
+                Holder::Labels(id) => items.extend(self.small.iter(&self.labels[id].items)),
+                Holder::Family(id) => items.extend(self.small.iter(&self.families[id].items)),
+                Holder::Parent(id) => items.extend(self.children(id)),
             }
         }
         items.sort_unstable();

@@ -196,15 +196,15 @@ impl Policies {
         if let Some((name, _)) = self.tiers.get_key_value(&policy.tier) {
             policy.tier = name.clone();
         }
-        let number = self.entries.find(key);
-        if let Some(number) = number
+        let (selector, new) = self.index.acquire_selector(selects.expr());
+        if let Some(number) = self.entries.find(key)
             && let entry = &mut self.entries[number]
-            && self.selectors.text(entry.selector) == selects.canonical()
+            && entry.selector == selector
         {
+            self.index.release_selector(selector);
             if entry.policy == policy {
                 return;
             }
-            let selector = entry.selector;
             // Where only its place changed, its rules need not be put out again.
             let has_moved = entry.policy == Policy { order: entry.policy.order, ..policy.clone() };
             entry.policy = policy;
@@ -216,20 +216,13 @@ impl Policies {
         }
         self.remove_policy(key, sets);
         let is_noted = policy.everywhere || !policy.notes.is_empty();
-        // The number of the selector is known once there is a user: a policy.
-        let entry = Entry { policy, selector: 0, active: None, problems: None };
-        let number = self.entries.add(key, entry);
-        let (selector, is_new) = self.selectors.acquire(selects.canonical(), number);
-        self.entries[number].selector = selector;
-        let matched = if is_new {
-            self.index.add_selector(selector, selects.expr())
-        } else {
-            self.index.items_of(selector)
-        };
-        if is_new {
+        let number = self.entries.add(key, Entry { policy, selector, active: None, problems: None });
+        self.selectors.add(selector, number);
+        if let Some(matched) = &new {
             let hosts = matched.iter().filter(|item| self.hosts.contains(item)).count();
             self.selectors.start_count(selector, matched.len(), hosts);
         }
+        let matched = new.unwrap_or_else(|| self.index.items_of(selector));
         let is_needed = !matched.is_empty() || is_noted;
         self.dirty_endpoints.extend(matched);
         if is_needed {
@@ -246,9 +239,8 @@ impl Policies {
             active.sets.iter().for_each(|id| sets.release(id));
             self.dirty.insert(active.key);
         }
-        if self.selectors.release(entry.selector, number) {
-            self.index.remove_selector(entry.selector);
-        }
+        self.selectors.remove(entry.selector, number);
+        self.index.release_selector(entry.selector);
     }
 
     /// Adds, changes or removes a tier. Built-in tiers come back with their own values.
@@ -311,7 +303,7 @@ impl Policies {
     fn reference(&self, number: PolicyNumber, entry: &Entry) -> PolicyRef {
         let (key, selector) = match &entry.active {
             Some(active) => (active.key.clone(), active.selector.clone()),
-            None => (self.entries.key(number), self.selectors.text(entry.selector).into()),
+            None => (self.entries.key(number), self.index.selector_text(entry.selector).into()),
         };
         PolicyRef { key, selector, staged: entry.policy.staged }
     }
@@ -405,7 +397,7 @@ impl Policies {
         if is_needed(&self.selectors, entry) {
             let mut definitions = Vec::new();
             let object = key.to_string();
-            let selector: Arc<str> = self.selectors.text(entry.selector).into();
+            let selector: Arc<str> = self.index.selector_text(entry.selector).into();
             let [ingress, egress] = entry.policy.rules.unpack(&selector, &mut self.parsed);
             let mut convert = |rules: &[Rule], direction| {
                 convert::rules(rules, direction, &object, &key.namespace, &mut definitions, &mut problems)

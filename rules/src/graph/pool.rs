@@ -72,6 +72,11 @@ impl<T> Pool<T> {
         number
     }
 
+    /// Whether a thing has more than one user.
+    pub(crate) fn is_shared(&self, number: u32) -> bool {
+        self.entries[number].users > 1
+    }
+
     /// Users of one thing use another from now on; at least one of the former stays.
     pub(crate) fn pass_on(&mut self, from: u32, to: u32, users: usize) {
         let users = u32::try_from(users).expect("fewer than 2^32 users");
@@ -93,6 +98,11 @@ impl<T> Pool<T> {
         let gone = self.entries.remove(number).value;
         self.numbers.remove(Digest::of(Borrow::<Q>::borrow(&gone)), number);
         Some(gone)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.entries.iter().map(|(number, entry)| (number, &entry.value))
     }
 
     /// Things in use.

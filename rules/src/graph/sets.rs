@@ -241,9 +241,9 @@ impl IpSets {
     }
 
     fn fill(&mut self, number: SetNumber, selector: &Selector, filter: Filter) {
-        let (id, is_new) = self.selectors.acquire(selector.canonical(), number);
-        let items =
-            if is_new { self.index.add_selector(id, selector.expr()) } else { self.index.items_of(id) };
+        let (id, new) = self.index.acquire_selector(selector.expr());
+        self.selectors.add(id, number);
+        let items = new.unwrap_or_else(|| self.index.items_of(id));
         self.members.sets[number].origin = Origin::Selector(id, filter);
         self.members.fill(number, &self.items, items.iter().filter_map(|item| self.items.get(*item)));
     }
@@ -273,9 +273,8 @@ impl IpSets {
         self.by_id.remove(&set.id);
         match set.origin {
             Origin::Selector(selector, _) => {
-                if self.selectors.release(selector, number) {
-                    self.index.remove_selector(selector);
-                }
+                self.selectors.remove(selector, number);
+                self.index.release_selector(selector);
             }
             Origin::Service(key) => {
                 if let Some(sets) = self.service_sets.get_mut(&key) {

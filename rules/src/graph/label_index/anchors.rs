@@ -3,10 +3,14 @@
 //! A value is told from another by a digest: two that share one only make a selector be evaluated in vain.
 
 use super::postings::{Posting, Postings};
-use super::{KeyId, LabelsId, SelectorId};
+use super::{KeyId, SelectorId};
+
 use crate::graph::id_set::IdSet;
-use crate::graph::matcher::Demand;
 use crate::graph::number_table::Digest;
+use crate::graph::packed_expr::Demand;
+
+/// The number of a [`Holder`](super::kept::Holder).
+type HolderNumber = u32;
 
 /// Where a selector is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +36,9 @@ impl Anchor {
     pub(super) fn of(demand: &Demand<'_>) -> Self {
         match demand.values.as_deref() {
             None => Self::Key(demand.key),
-            Some([one]) => Self::Value(demand.key, digest(one.as_bytes())),
+            Some([one]) => Self::Value(demand.key, digest(one)),
             Some(many) => {
-                let mut digests: Vec<Digest> = many.iter().map(|value| digest(value.as_bytes())).collect();
+                let mut digests: Vec<Digest> = many.iter().map(|value| digest(value)).collect();
                 digests.sort_unstable();
                 digests.dedup();
                 Self::Values(Box::new(Values { key: demand.key, digests: digests.into() }))
@@ -52,7 +56,7 @@ fn digest(value: &[u8]) -> Digest {
 struct Key {
     /// How often selectors ask for it.
     asked: usize,
-    /// Sets of labels that have it.
+    /// What has it.
     holders: IdSet,
     /// Selectors that are anchored here, whatever the value.
     selectors: IdSet,
@@ -96,7 +100,7 @@ impl Anchors {
         *self.key(key) = Key::default();
     }
 
-    pub(super) fn add_holder(&mut self, key: KeyId, value: &[u8], holder: LabelsId) {
+    pub(super) fn add_holder(&mut self, key: KeyId, value: &[u8], holder: HolderNumber) {
         let key = self.key(key);
         key.holders.insert(holder);
         if let Some(values) = &mut key.holders_by_value {
@@ -104,7 +108,7 @@ impl Anchors {
         }
     }
 
-    pub(super) fn remove_holder(&mut self, key: KeyId, value: &[u8], holder: LabelsId) {
+    pub(super) fn remove_holder(&mut self, key: KeyId, value: &[u8], holder: HolderNumber) {
         let key = self.key(key);
         key.holders.remove(holder);
         if let Some(values) = &mut key.holders_by_value {
@@ -113,7 +117,7 @@ impl Anchors {
     }
 
     /// Makes sure that the holders of a key are known by value; `labels` gives the labels of a holder.
-    pub(super) fn index_values<'a>(&mut self, id: KeyId, labels: impl Fn(LabelsId) -> &'a [u8]) {
+    pub(super) fn index_values<'a>(&mut self, id: KeyId, labels: impl Fn(HolderNumber) -> &'a [u8]) {
         let key = self.key(id);
         if key.holders_by_value.is_some() {
             return;
@@ -175,7 +179,7 @@ impl Anchors {
         }
     }
 
-    /// Sets of labels at a place. `None` for all that there are.
+    /// Holders of labels at a place. `None` for all that there are.
     pub(super) fn holders(&self, anchor: &Anchor) -> Option<Vec<Posting<'_>>> {
         let at = |key: KeyId, digests: &[Digest]| {
             let values = self.keys.get(key.0 as usize).and_then(|key| key.holders_by_value.as_ref());

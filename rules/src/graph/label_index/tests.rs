@@ -89,20 +89,24 @@ impl Model {
                 self.parents.insert(name.to_owned(), labels);
             }
             _ => {
-                let id = SelectorId::try_from(self.random(SELECTORS.len() as u64)).unwrap();
-                if self.selectors.remove(&id).is_some() {
-                    self.index.remove_selector(id);
-                    self.reported.retain(|(_, s)| *s != id);
-                } else {
-                    let selector = Selector::parse(SELECTORS[id as usize]).unwrap();
-                    let items = self.index.add_selector(id, selector.expr());
-                    out.extend(items.into_iter().map(|item| MatchChange {
-                        item,
-                        selector: id,
-                        matched: true,
-                    }));
-                    self.selectors.insert(id, selector);
-                }
+                let at = usize::try_from(self.random(SELECTORS.len() as u64)).unwrap();
+                let selector = Selector::parse(SELECTORS[at]).unwrap();
+                let known = self.selectors.iter().find(|(_, s)| **s == selector).map(|(id, _)| *id);
+                let (id, items) = self.index.acquire_selector(selector.expr());
+                assert_eq!(self.index.selector_text(id), selector.canonical());
+                assert_eq!((items.is_none(), known.is_none_or(|known| known == id)), (known.is_some(), true));
+                let Some(items) = items else {
+                    self.index.release_selector(id);
+                    if self.random(2) == 0 {
+                        self.index.release_selector(id);
+                        self.selectors.remove(&id);
+                        self.reported.retain(|(_, s)| *s != id);
+                    }
+                    return;
+                };
+                let matched = |item| MatchChange { item, selector: id, matched: true };
+                out.extend(items.into_iter().map(matched));
+                self.selectors.insert(id, selector);
             }
         }
         for change in out {
@@ -167,7 +171,7 @@ fn selectors_that_come_before_the_items_do_not_all_stand_at_the_label_that_they_
     let mut index = LabelIndex::default();
     for i in 0..1000 {
         let selector = Selector::parse(&format!("shared == 'x' && has(own-{i})")).unwrap();
-        index.add_selector(i, selector.expr());
+        index.acquire_selector(selector.expr());
     }
     let in_vain = misses(&mut index, |index| put(index, 0, &[("own-7", "y"), ("shared", "x")]));
     assert!(in_vain <= 1, "{in_vain} of 1000 selectors were evaluated in vain");
@@ -181,9 +185,9 @@ fn an_anchor_that_has_become_bad_is_left() {
     let keys: Vec<String> = (0..50).map(|i| format!("own-{i}")).collect();
     let all: Vec<Label<'_>> = keys.iter().map(|key| (key.as_str(), "y")).collect();
     (0..10).for_each(|id| put(&mut index, id, &all));
-    for (i, key) in (0..).zip(&keys) {
+    for key in &keys {
         let selector = Selector::parse(&format!("shared == 'x' && has({key})")).unwrap();
-        index.add_selector(i, selector.expr());
+        index.acquire_selector(selector.expr());
     }
     // Then it is the other way round.
     (0..10).for_each(|id| put(&mut index, id, &[]));
