@@ -154,8 +154,11 @@ impl Graph {
                 self.pools_dirty |= self.pools.insert(key.name.clone(), pool) != Some(pool);
             }
             Resource::KubeNode(o) => self.set_node(key, o),
-            Resource::Pod(_) | Resource::WorkloadEndpoint(_) => {}
-            Resource::FelixConfiguration(_) | Resource::Node(_) | Resource::Service(_) => {}
+            Resource::Pod(_)
+            | Resource::WorkloadEndpoint(_)
+            | Resource::FelixConfiguration(_)
+            | Resource::Node(_)
+            | Resource::Service(_) => {}
         }
     }
 
@@ -246,7 +249,7 @@ impl Graph {
 
     /// Resources that cannot be followed to the letter, sorted.
     pub fn problems(&self) -> Vec<Problem> {
-        let policies = self.policies.problems().chain(self.profiles.problems());
+        let policies = self.policies.problems().chain(self.profiles.problems(&self.sets));
         let rest = self.endpoints.problems().chain(self.hosts.problems()).chain(self.notes.values().cloned());
         let mut problems: Vec<Problem> = policies.chain(rest).collect();
         problems.sort();
@@ -284,8 +287,7 @@ impl Graph {
     }
 
     fn define_profile(&mut self, key: &Key, name: &str, spec: Option<&policy::ProfileSpec>) {
-        let inherited = || self.sets.profile_labels(name);
-        match (self.profiles.define(name, key.kind, spec, inherited), spec) {
+        match (self.profiles.define(name, key.kind, spec, &mut self.sets), spec) {
             (Inherited::Own, Some(spec)) => {
                 let labels = spec.labels_to_apply.iter().map(|(k, v)| (k.as_str(), v.as_str()));
                 self.set_profile_labels(name, labels);

@@ -48,7 +48,8 @@ pub(crate) struct ItemLabels<O, G> {
 
 type LabelsId = u32;
 type FamilyId = u32;
-type ParentId = u32;
+/// A parent, as long as it is there.
+pub(crate) type ParentId = u32;
 type ListId = u32;
 
 /// An item began or ceased to match a selector.
@@ -97,8 +98,6 @@ pub(crate) type Texts = Vec<(String, String)>;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct LabelIndex {
-    /// Whether parents without children are forgotten. Then their labels come from elsewhere when they get some.
-    forgets_parents: bool,
     keys: Interner,
     items: Pages<Item>,
     labels: Pool<LabelSet>,
@@ -118,11 +117,6 @@ pub(crate) struct LabelIndex {
 }
 
 impl LabelIndex {
-    /// An index that knows only the parents of its items.
-    pub(crate) fn of_few() -> Self {
-        Self { forgets_parents: true, ..Self::default() }
-    }
-
     /// Adds or changes an item. Changes of matches go to `out`.
     ///
     /// `labels_of` is asked for parents that are new.
@@ -164,40 +158,42 @@ impl LabelIndex {
         self.release_list(item.matched);
     }
 
-    /// Sets the labels that children of a parent inherit. A parent that goes away has none.
+    /// Sets the labels that children of a parent inherit. A parent that has neither children nor somebody who holds
+    /// it has none.
     pub(crate) fn set_parent_labels<'a>(
         &mut self,
         name: &str,
         labels: impl Iterator<Item = Label<'a>>,
         out: &mut Vec<MatchChange>,
     ) {
-        if self.forgets_parents && self.parents.find(name.as_bytes()).is_none() {
-            return;
-        }
-        let parent = self.acquire_parent(name, &|_| Vec::new());
-        if let Some(old) = self.replace_labels(parent, labels) {
-            let new = self.parents[parent].labels();
-            let keeps = |labels: &[u8]| !self.forgets_parents && !labels.is_empty();
-            let (kept, keeps) = (keeps(old.labels()), keeps(new));
-            if self.is_asked_difference(old.labels(), new) {
-                for child in self.children(parent).collect::<Vec<_>>() {
-                    self.rematch(child, out);
-                }
-                self.settle();
+        let Some(parent) = self.find_parent(name) else { return };
+        let Some(old) = self.replace_labels(parent, labels) else { return };
+        if self.is_asked_difference(old.labels(), self.parents[parent].labels()) {
+            for child in self.children(parent).collect::<Vec<_>>() {
+                self.rematch(child, out);
             }
-            // Labels keep their parent alive as its children do.
-            match (kept, keeps) {
-                (false, true) => return,
-                (true, false) => self.release_parent(parent),
-                _ => {}
-            }
+            self.settle();
         }
+    }
+
+    /// The number of a parent that has children or is held.
+    pub(crate) fn find_parent(&self, name: &str) -> Option<ParentId> {
+        self.parents.find(name.as_bytes())
+    }
+
+    /// Keeps a parent, whether it has children or not. A new one has no labels.
+    pub(crate) fn hold_parent(&mut self, name: &str) -> ParentId {
+        self.acquire_parent(name, &|_| Vec::new())
+    }
+
+    /// Ceases to keep a parent.
+    pub(crate) fn drop_parent(&mut self, parent: ParentId) {
         self.release_parent(parent);
     }
 
     /// The labels that children of a parent inherit.
     pub(crate) fn parent_labels(&self, name: &str) -> Texts {
-        self.parents.find(name.as_bytes()).map_or_else(Vec::new, |id| self.texts(self.parents[id].labels()))
+        self.find_parent(name).map_or_else(Vec::new, |id| self.texts(self.parents[id].labels()))
     }
 
     /// An item's own labels, those given to it, and its parents.
@@ -224,12 +220,11 @@ impl LabelIndex {
         bytes.clear();
         pack(&mut bytes, expr, &mut self.keys);
         let known = self.selectors.find(&bytes[..]);
-        let found = match known {
-            Some(id) => (self.selectors.share(id), None),
-            None => {
-                let (id, items) = self.add_selector(&bytes);
-                (id, Some(items))
-            }
+        let found = if let Some(id) = known {
+            (self.selectors.share(id), None)
+        } else {
+            let (id, items) = self.add_selector(&bytes);
+            (id, Some(items))
         };
         self.buffer = bytes;
         found

@@ -36,7 +36,6 @@ mod op {
 }
 
 /// One expression, with what stands in it still packed.
-#[derive(Clone, Copy)]
 enum Step<'a> {
     True(u8),
     Has(KeyId),
@@ -47,11 +46,11 @@ enum Step<'a> {
 }
 
 /// Texts in a row.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Texts<'a>(&'a [u8]);
 
 /// Expressions in a row.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Steps<'a>(&'a [u8]);
 
 fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -120,7 +120,7 @@ impl Policies {
         let built_in =
             BUILT_IN_TIERS.map(|(name, order, default_action)| (name.into(), Tier { order, default_action }));
         Self {
-            index: LabelIndex::of_few(),
+            index: LabelIndex::default(),
             hosts: BTreeSet::new(),
             entries: PolicyTable::default(),
             selectors: SharedSelectors::default(),

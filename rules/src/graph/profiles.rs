@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tortie_api::Kind;
 use tortie_api::convert::{NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX};
@@ -13,11 +12,16 @@ use super::convert::{self, SetNeed};
 use super::label_index::Texts;
 use super::model::{Event, Problem, ProfileRules, RuleSpec, SetId};
 use super::packed_rules::{PackedRules, Parsed};
-use super::sets::IpSets;
+use super::sets::{IpSets, ProfileNumber};
+use super::slab::Pages;
 
 /// What defines a profile, sorted: a Profile document comes before what a Namespace or ServiceAccount implies, of
-/// which there can only be one each.
-type Sources = SmallVec<[Source; 1]>;
+/// which there can only be one each. Almost all profiles have one definition.
+#[derive(Debug)]
+enum Sources {
+    One(Source),
+    Several(Box<SmallVec<[Source; 2]>>),
+}
 
 #[derive(Debug)]
 struct Source {
@@ -42,6 +46,30 @@ pub(crate) enum Inherited {
     /// Those of the definition that came.
     Own,
     Other(Texts),
+}
+
+impl Sources {
+    fn as_slice(&self) -> &[Source] {
+        match self {
+            Self::One(source) => std::slice::from_ref(source),
+            Self::Several(sources) => sources,
+        }
+    }
+
+    fn of(mut sources: Vec<Source>) -> Option<Self> {
+        match sources.len() {
+            0 => None,
+            1 => sources.pop().map(Self::One),
+            _ => Some(Self::Several(Box::new(sources.into()))),
+        }
+    }
+
+    fn into_vec(self) -> Vec<Source> {
+        match self {
+            Self::One(source) => vec![source],
+            Self::Several(sources) => sources.into_vec(),
+        }
+    }
 }
 
 impl Source {
@@ -72,7 +100,8 @@ impl Source {
 /// Profiles: rules that apply where no tier decides, and labels for their endpoints.
 #[derive(Debug, Default)]
 pub(crate) struct Profiles {
-    sources: FxHashMap<Box<str>, Sources>,
+    /// Each holds its profile in the ip sets, where its name and labels are.
+    sources: Pages<Sources>,
     /// Profiles that endpoints of this node list, with the number of those endpoints.
     users: BTreeMap<Arc<str>, u32>,
     held: BTreeMap<Arc<str>, Vec<SetId>>,
@@ -85,23 +114,25 @@ pub(crate) struct Profiles {
 const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 
 impl Profiles {
-    /// Adds, changes or removes what one object says of a profile. Returns what is inherited from now on; `labels`
-    /// are those that are inherited so far.
+    /// Adds, changes or removes what one object says of a profile. Returns what is inherited from now on.
     pub(crate) fn define(
         &mut self,
         name: &str,
         by: Kind,
         spec: Option<&ProfileSpec>,
-        labels: impl Fn() -> Texts,
+        sets: &mut IpSets,
     ) -> Inherited {
         if self.users.contains_key(name) {
             self.dirty.insert(name.into());
         }
-        let Some(spec) = spec else { return self.undefine(name, by) };
-        if !self.sources.contains_key(name) {
-            self.sources.insert(name.into(), Sources::new());
-        }
-        let sources = self.sources.get_mut(name).expect("inserted above");
+        let number = sets.profile(name);
+        let known = number.and_then(|number| self.sources.remove(number));
+        let held = number.filter(|_| known.is_some());
+        let mut sources = known.map_or_else(Vec::new, Sources::into_vec);
+        let Some(spec) = spec else {
+            return held.map_or(Inherited::Same, |number| self.undefine(number, sources, by, sets));
+        };
+        let number = held.unwrap_or_else(|| sets.hold_profile(name));
         let mut new = Source::new(by, spec);
         let at = sources.partition_point(|source| source.kind < by);
         if at > 0 {
@@ -113,27 +144,45 @@ impl Profiles {
         } else {
             sources.insert(at, new);
         }
-        if at > 0 {
-            return Inherited::Same;
-        }
-        if let Some(second) = sources.get_mut(1)
+        if at == 0
+            && let Some(second) = sources.get_mut(1)
             && !second.has_labels()
         {
-            second.set_labels(labels());
+            second.set_labels(sets.profile_labels(name));
         }
-        Inherited::Own
+        self.put(number, sources);
+        if at == 0 { Inherited::Own } else { Inherited::Same }
     }
 
-    fn undefine(&mut self, name: &str, by: Kind) -> Inherited {
-        let Some(sources) = self.sources.get_mut(name) else { return Inherited::Same };
-        let Some(at) = sources.iter().position(|source| source.kind == by) else { return Inherited::Same };
-        sources.remove(at);
-        if let Some(first) = sources.first_mut() {
-            // The one in force has no labels here, so there is nothing to take from it.
-            return first.take_labels().map_or(Inherited::Same, Inherited::Other);
+    fn undefine(
+        &mut self,
+        number: ProfileNumber,
+        mut sources: Vec<Source>,
+        by: Kind,
+        sets: &mut IpSets,
+    ) -> Inherited {
+        let at = sources.iter().position(|source| source.kind == by);
+        if let Some(at) = at {
+            sources.remove(at);
         }
-        self.sources.remove(name);
-        Inherited::Other(Texts::new())
+        // The one in force has no labels here, so there is nothing to take from it.
+        let next = sources.first_mut().map(Source::take_labels);
+        self.put(number, sources);
+        let Some(labels) = next else {
+            sets.drop_profile(number);
+            return Inherited::Other(Texts::new());
+        };
+        labels.map_or(Inherited::Same, Inherited::Other)
+    }
+
+    fn put(&mut self, number: ProfileNumber, sources: Vec<Source>) {
+        if let Some(sources) = Sources::of(sources) {
+            self.sources.insert(number, sources);
+        }
+    }
+
+    fn first_source(&self, name: &str, sets: &IpSets) -> Option<&Source> {
+        self.sources.get(sets.profile(name)?)?.as_slice().first()
     }
 
     /// An endpoint of this node began to list a profile.
@@ -160,7 +209,7 @@ impl Profiles {
             if self.users.contains_key(&name) {
                 let mut definitions = Vec::new();
                 let mut problems = Vec::new();
-                let rules = Arc::new(self.convert(&name, &mut definitions, &mut problems));
+                let rules = Arc::new(self.convert(&name, sets, &mut definitions, &mut problems));
                 self.problems.insert(name.clone(), problems);
                 let ids = definitions.iter().map(|d| sets.acquire(d)).collect();
                 self.held.insert(name.clone(), ids);
@@ -177,10 +226,10 @@ impl Profiles {
     }
 
     /// What cannot be followed to the letter.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+    pub(crate) fn problems<'a>(&'a self, sets: &'a IpSets) -> impl Iterator<Item = Problem> + 'a {
         // A service account's profile has no rules anyway: its absence changes nothing.
         let is_missed = |name: &str| {
-            !self.sources.contains_key(name)
+            self.first_source(name, sets).is_none()
                 && name != ALLOW_PROFILE
                 && !name.starts_with(SERVICE_ACCOUNT_PROFILE_PREFIX)
         };
@@ -204,11 +253,12 @@ impl Profiles {
     fn convert(
         &self,
         name: &Arc<str>,
+        sets: &IpSets,
         definitions: &mut Vec<SetNeed>,
         problems: &mut Vec<Problem>,
     ) -> ProfileRules {
         let object = format!("Profile {name}");
-        let (ingress, egress) = if let Some(source) = self.sources.get(&**name).and_then(|s| s.first()) {
+        let (ingress, egress) = if let Some(source) = self.first_source(name, sets) {
             let mut parsed = Parsed::default();
             let rules = source.rules().map(|rules| rules.unpack("", &mut parsed));
             let [ingress, egress] = rules.unwrap_or_default();

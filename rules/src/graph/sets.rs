@@ -28,6 +28,8 @@ pub(crate) struct ServiceBackends {
 
 /// `(namespace, service)`.
 pub(crate) type ServiceKey = (Arc<str>, Arc<str>);
+/// A profile, as long as it is held or has items.
+pub(crate) type ProfileNumber = super::label_index::ParentId;
 /// A set, as long as it lives.
 type SetNumber = u32;
 
@@ -132,6 +134,21 @@ impl IpSets {
         let mut changes = Vec::new();
         self.index.set_parent_labels(name, labels, &mut changes);
         self.follow(&changes);
+    }
+
+    /// The number of a profile that is held or has items.
+    pub(crate) fn profile(&self, name: &str) -> Option<ProfileNumber> {
+        self.index.find_parent(name)
+    }
+
+    /// Keeps a profile, so that it can have labels.
+    pub(crate) fn hold_profile(&mut self, name: &str) -> ProfileNumber {
+        self.index.hold_parent(name)
+    }
+
+    /// Ceases to keep a profile.
+    pub(crate) fn drop_profile(&mut self, profile: ProfileNumber) {
+        self.index.drop_parent(profile);
     }
 
     /// The labels that items inherit from a profile.

@@ -33,8 +33,12 @@ const SELECTORS: [&str; 14] = [
 
 impl Model {
     fn new() -> Self {
+        let mut index = LabelIndex::default();
+        for name in ["x", "y", "z"] {
+            index.hold_parent(name);
+        }
         Self {
-            index: LabelIndex::default(),
+            index,
             items: BTreeMap::new(),
             parents: BTreeMap::new(),
             selectors: BTreeMap::new(),
@@ -164,6 +168,27 @@ fn misses(index: &mut LabelIndex, work: impl FnOnce(&mut LabelIndex)) -> u32 {
     let before = sum(index);
     work(index);
     sum(index) - before
+}
+
+#[test]
+fn a_parent_that_nobody_holds_goes_with_its_last_child() {
+    let mut index = LabelIndex::default();
+    let give = |index: &mut LabelIndex| {
+        index.set_parent_labels("p", [("a", "1")].into_iter(), &mut Vec::new());
+        index.parent_labels("p").len()
+    };
+    let set = |index: &mut LabelIndex| {
+        let labels = ItemLabels { own: std::iter::empty(), given: std::iter::empty() };
+        index.set_item(0, labels, ["p"].into_iter(), &|_| Vec::new(), &mut Vec::new());
+    };
+    assert_eq!(give(&mut index), 0);
+    set(&mut index);
+    assert_eq!(give(&mut index), 1);
+    let parent = index.hold_parent("p");
+    index.remove_item(0, &mut Vec::new());
+    assert_eq!(index.parent_labels("p").len(), 1);
+    index.drop_parent(parent);
+    assert_eq!((index.find_parent("p"), index.keys.len()), (None, 0));
 }
 
 #[test]
