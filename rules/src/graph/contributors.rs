@@ -45,26 +45,33 @@ pub(crate) struct Contributor<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Nets {
     Host(u32),
-    Hosts(Box<[u32]>),
-    Mixed(Box<[IpNet]>),
+    Other(Box<OtherNets>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum OtherNets {
+    Hosts(Vec<u32>),
+    Mixed(Vec<IpNet>),
 }
 
 impl Nets {
     fn new(nets: &[IpNet]) -> Self {
         match nets {
             [one] if let Some(host) = cover::host(one) => Self::Host(host),
-            nets => match nets.iter().map(cover::host).collect::<Option<Box<[u32]>>>() {
-                Some(hosts) => Self::Hosts(hosts),
-                None => Self::Mixed(nets.into()),
-            },
+            nets => Self::Other(Box::new(match nets.iter().map(cover::host).collect() {
+                Some(hosts) => OtherNets::Hosts(hosts),
+                None => OtherNets::Mixed(nets.into()),
+            })),
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
         let (hosts, mixed) = match self {
             Self::Host(host) => (std::slice::from_ref(host), &[][..]),
-            Self::Hosts(hosts) => (&**hosts, &[][..]),
-            Self::Mixed(nets) => (&[][..], &**nets),
+            Self::Other(other) => match &**other {
+                OtherNets::Hosts(hosts) => (hosts.as_slice(), &[][..]),
+                OtherNets::Mixed(nets) => (&[][..], nets.as_slice()),
+            },
         };
         let hosts = hosts.iter().map(|host| IpNet::V4(Ipv4Net::from(Ipv4Addr::from(*host))));
         hosts.chain(mixed.iter().copied())

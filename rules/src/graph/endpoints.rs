@@ -111,15 +111,14 @@ impl Endpoints {
         if let Some(pod) = pod {
             self.records.set_pod(item, pod);
             if self.records.get(item).has_document {
-                self.records.get_mut(item).rival = Some(Box::new(self.rival_of(item, object)));
+                self.records.set_rival(item, Some(self.rival_of(item, object)));
                 return;
             }
         } else if !self.records.get(item).has_document {
             // What the pod said comes back when the document goes.
             let pod = self.records.has_pod(item).then(|| self.rival_in_force(item, sets)).flatten();
-            let record = self.records.get_mut(item);
-            record.has_document = true;
-            record.rival = pod.map(Box::new);
+            self.records.get_mut(item).has_document = true;
+            self.records.set_rival(item, pod);
         }
         let nets = &object.spec.ip_networks;
         let ports = named_ports(&object.spec.ports);
@@ -145,11 +144,10 @@ impl Endpoints {
             return;
         }
         let Some(item) = self.records.find(namespace, &key.name) else { return };
-        let record = self.records.get_mut(item);
-        if !std::mem::take(&mut record.has_document) {
+        if !std::mem::take(&mut self.records.get_mut(item).has_document) {
             return;
         }
-        let Some(Rival { description, place }) = record.rival.take().map(|rival| *rival) else {
+        let Some(Rival { description, place }) = self.records.take_rival(item) else {
             self.drop_item(item, sets, policies, profiles);
             self.forget(item);
             return;
@@ -170,7 +168,7 @@ impl Endpoints {
     ) {
         self.records.remove_pod(item);
         if self.records.get(item).has_document {
-            self.records.get_mut(item).rival = None;
+            self.records.set_rival(item, None);
             return;
         }
         self.drop_item(item, sets, policies, profiles);

@@ -15,6 +15,7 @@ use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, Sel
 use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies, Tiers};
 use super::packed_rules::{PackedRules, Parsed};
 use super::policy_table::{PolicyNumber, PolicyTable};
+use super::pool::Pool;
 use super::sets::IpSets;
 use super::shared_selectors::SharedSelectors;
 
@@ -68,17 +69,65 @@ pub(crate) struct Policy {
     pub(crate) everywhere: bool,
     /// It is listed, but decides nothing.
     pub(crate) staged: bool,
-    /// Messages about parts that were left out.
-    pub(crate) notes: Box<[(String, String)]>,
+    /// Messages about parts that were left out, each behind its field.
+    pub(crate) notes: Vec<(String, String)>,
 }
 
+/// A policy in few bytes. Almost all policies of a large cluster select nothing on this node.
 #[derive(Debug)]
 struct Entry {
-    policy: Policy,
+    rules: PackedRules,
+    /// Infinite if there is none.
+    order: f64,
+    /// What few policies have.
+    extra: Option<Box<Extra>>,
     /// Which endpoints, namespace included.
     selector: SelectorId,
-    active: Option<Box<Active>>,
-    problems: Option<Box<[Problem]>>,
+    tier: TierName,
+    flavour: Flavour,
+    everywhere: bool,
+    staged: bool,
+}
+
+/// The name of a tier, in the names of tiers that policies have.
+type TierName = u32;
+
+#[derive(Debug, Default)]
+struct Extra {
+    notes: Vec<(String, String)>,
+    active: Option<Active>,
+    problems: Vec<Problem>,
+}
+
+impl Entry {
+    fn active(&self) -> Option<&Active> {
+        self.extra.as_ref()?.active.as_ref()
+    }
+
+    fn notes(&self) -> &[(String, String)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.notes)
+    }
+
+    fn problems(&self) -> &[Problem] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.problems)
+    }
+
+    fn set_extra(&mut self, extra: Extra) {
+        let is_empty = extra.notes.is_empty() && extra.active.is_none() && extra.problems.is_empty();
+        self.extra = (!is_empty).then(|| Box::new(extra));
+    }
+
+    /// Whether it says what `policy` says, but for the tier and the order.
+    fn has_same_rules(&self, policy: &Policy) -> bool {
+        self.rules == policy.rules
+            && (self.flavour, self.everywhere, self.staged)
+                == (policy.flavour, policy.everywhere, policy.staged)
+            && self.notes() == policy.notes
+    }
+}
+
+fn order_of(policy: &Policy) -> f64 {
+    policy.order.unwrap_or(f64::INFINITY)
 }
 
 #[derive(Debug)]
@@ -107,6 +156,8 @@ pub(crate) struct Policies {
     entries: PolicyTable<Entry>,
     selectors: SharedSelectors,
     tiers: BTreeMap<Arc<str>, Tier>,
+    /// Tiers of policies, whether they exist or not.
+    tier_names: Pool<Arc<str>>,
     /// Until the next flush.
     parsed: Parsed,
     dirty: BTreeSet<PolicyKey>,
@@ -125,6 +176,7 @@ impl Policies {
             entries: PolicyTable::default(),
             selectors: SharedSelectors::default(),
             tiers: built_in.into(),
+            tier_names: Pool::default(),
             parsed: Parsed::default(),
             dirty: BTreeSet::new(),
             published: BTreeSet::new(),
@@ -190,33 +242,21 @@ impl Policies {
         &mut self,
         key: &PolicyKey,
         selects: &Selector,
-        mut policy: Policy,
+        policy: Policy,
         sets: &mut IpSets,
     ) {
-        if let Some((name, _)) = self.tiers.get_key_value(&policy.tier) {
-            policy.tier = name.clone();
-        }
         let (selector, new) = self.index.acquire_selector(selects.expr());
         if let Some(number) = self.entries.find(key)
-            && let entry = &mut self.entries[number]
-            && entry.selector == selector
+            && self.entries[number].selector == selector
         {
             self.index.release_selector(selector);
-            if entry.policy == policy {
-                return;
-            }
-            // Where only its place changed, its rules need not be put out again.
-            let has_moved = entry.policy == Policy { order: entry.policy.order, ..policy.clone() };
-            entry.policy = policy;
-            if !has_moved {
-                self.refresh(number, sets);
-            }
-            self.dirty_endpoints.extend(self.index.items_of(selector));
+            self.change_policy(number, policy, sets);
             return;
         }
         self.remove_policy(key, sets);
         let is_noted = policy.everywhere || !policy.notes.is_empty();
-        let number = self.entries.add(key, Entry { policy, selector, active: None, problems: None });
+        let entry = self.entry(policy, selector);
+        let number = self.entries.add(key, entry);
         self.selectors.add(selector, number);
         if let Some(matched) = &new {
             let hosts = matched.iter().filter(|item| self.hosts.contains(item)).count();
@@ -230,12 +270,45 @@ impl Policies {
         }
     }
 
+    fn entry(&mut self, policy: Policy, selector: SelectorId) -> Entry {
+        let order = order_of(&policy);
+        let (tier, _) = self.tier_names.acquire(&*policy.tier, || policy.tier.clone());
+        let Policy { rules, flavour, everywhere, staged, notes, .. } = policy;
+        let mut entry = Entry { rules, order, extra: None, selector, tier, flavour, everywhere, staged };
+        entry.set_extra(Extra { notes, ..Extra::default() });
+        entry
+    }
+
+    /// Takes a policy that selects what it selected before.
+    fn change_policy(&mut self, number: PolicyNumber, policy: Policy, sets: &mut IpSets) {
+        let entry = &self.entries[number];
+        let has_same_tier = self.tier_names[entry.tier] == policy.tier;
+        // Where only its place changed, its rules need not be put out again.
+        let has_same_rules = has_same_tier && entry.has_same_rules(&policy);
+        if has_same_rules && entry.order.total_cmp(&order_of(&policy)).is_eq() {
+            return;
+        }
+        let selector = entry.selector;
+        let mut new = self.entry(policy, selector);
+        let entry = &mut self.entries[number];
+        std::mem::swap(entry, &mut new);
+        let (tier, old) = (new.tier, new.extra.unwrap_or_default());
+        let notes = entry.extra.take().unwrap_or_default().notes;
+        entry.set_extra(Extra { notes, ..*old });
+        self.tier_names.release::<str>(tier);
+        if !has_same_rules {
+            self.refresh(number, sets);
+        }
+        self.dirty_endpoints.extend(self.index.items_of(selector));
+    }
+
     /// Removes a policy.
     pub(crate) fn remove_policy(&mut self, key: &PolicyKey, sets: &mut IpSets) {
         let Some(number) = self.entries.find(key) else { return };
         let entry = self.entries.remove(number);
         self.dirty_endpoints.extend(self.index.items_of(entry.selector));
-        if let Some(active) = entry.active {
+        self.tier_names.release::<str>(entry.tier);
+        if let Some(active) = entry.extra.and_then(|extra| extra.active) {
             active.sets.iter().for_each(|id| sets.release(id));
             self.dirty.insert(active.key);
         }
@@ -254,7 +327,8 @@ impl Policies {
             None => self.tiers.remove(name),
         };
         let index = &self.index;
-        let affected = self.entries.iter().filter(|(_, e)| &*e.policy.tier == name);
+        let number = self.tier_names.find(name);
+        let affected = self.entries.iter().filter(|(_, e)| Some(e.tier) == number);
         self.dirty_endpoints.extend(affected.flat_map(|(_, e)| index.items_of(e.selector)));
     }
 
@@ -277,23 +351,23 @@ impl Policies {
             .iter()
             .flat_map(|selector| self.selectors.users(*selector))
             .map(|number| (number, &self.entries[number]))
-            .filter(|(_, entry)| entry.policy.flavour.is_in(kind))
+            .filter(|(_, entry)| entry.flavour.is_in(kind))
             .map(|(number, entry)| (self.reference(number, entry), entry))
             .collect();
         found.sort_by(|a, b| self.compare(a, b));
         let mut tiers: Vec<TierPolicies> = Vec::new();
         for (reference, entry) in found {
-            let name = &entry.policy.tier;
+            let name = &self.tier_names[entry.tier];
             if tiers.last().is_none_or(|t| t.name != *name) {
                 let default_action = self.tiers.get(name).map_or(DefaultAction::Deny, |t| t.default_action);
                 let (ingress, egress) = (Vec::new(), Vec::new());
                 tiers.push(TierPolicies { name: name.clone(), default_action, ingress, egress });
             }
             let tier = tiers.last_mut().expect("pushed above");
-            if entry.policy.rules.has_ingress() {
+            if entry.rules.has_ingress() {
                 tier.ingress.push(reference.clone());
             }
-            if entry.policy.rules.has_egress() {
+            if entry.rules.has_egress() {
                 tier.egress.push(reference);
             }
         }
@@ -301,24 +375,24 @@ impl Policies {
     }
 
     fn reference(&self, number: PolicyNumber, entry: &Entry) -> PolicyRef {
-        let (key, selector) = match &entry.active {
+        let (key, selector) = match entry.active() {
             Some(active) => (active.key.clone(), active.selector.clone()),
             None => (self.entries.key(number), self.index.selector_text(entry.selector).into()),
         };
-        PolicyRef { key, selector, staged: entry.policy.staged }
+        PolicyRef { key, selector, staged: entry.staged }
     }
 
     /// Tiers that exist come before those that do not; then by order and name. Within a tier by order, absent
     /// last, then by key.
     fn compare(&self, a: &(PolicyRef, &Entry), b: &(PolicyRef, &Entry)) -> Ordering {
-        let tier = |e: &Entry| self.tiers.get(&e.policy.tier).map_or(f64::INFINITY, |t| t.order);
-        let exists = |e: &Entry| self.tiers.contains_key(&e.policy.tier);
-        let order = |e: &Entry| e.policy.order.unwrap_or(f64::INFINITY);
+        let name = |e: &Entry| &self.tier_names[e.tier];
+        let tier = |e: &Entry| self.tiers.get(name(e)).map_or(f64::INFINITY, |t| t.order);
+        let exists = |e: &Entry| self.tiers.contains_key(name(e));
         exists(b.1)
             .cmp(&exists(a.1))
             .then_with(|| tier(a.1).total_cmp(&tier(b.1)))
-            .then_with(|| a.1.policy.tier.cmp(&b.1.policy.tier))
-            .then_with(|| order(a.1).total_cmp(&order(b.1)))
+            .then_with(|| name(a.1).cmp(name(b.1)))
+            .then_with(|| a.1.order.total_cmp(&b.1.order))
             .then_with(|| a.0.key.cmp(&b.0.key))
     }
 
@@ -327,7 +401,8 @@ impl Policies {
         self.parsed = Parsed::default();
         for key in std::mem::take(&mut self.dirty) {
             let number = self.entries.find(&key);
-            match number.and_then(|number| self.entries[number].active.as_mut()) {
+            let extra = number.and_then(|number| self.entries[number].extra.as_mut());
+            match extra.and_then(|extra| extra.active.as_mut()) {
                 Some(active) => {
                     added.extend(active.rules.take().map(Event::Policy));
                     self.published.insert(key);
@@ -346,19 +421,19 @@ impl Policies {
     /// What cannot be followed to the letter.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         self.entries.iter().flat_map(|(number, entry)| {
-            let missing = (!self.tiers.contains_key(&entry.policy.tier)).then(|| {
+            let tier = &self.tier_names[entry.tier];
+            let missing = (!self.tiers.contains_key(tier)).then(|| {
                 let key = self.entries.key(number);
                 Problem {
                     object: key.to_string(),
                     key: Some(key.resource_key()),
                     field: "spec.tier".to_owned(),
                     message: format!(
-                        "tier {:?} does not exist; the policy comes after all tiers that do",
-                        entry.policy.tier
+                        "tier {tier:?} does not exist; the policy comes after all tiers that do"
                     ),
                 }
             });
-            missing.into_iter().chain(entry.problems.iter().flatten().cloned())
+            missing.into_iter().chain(entry.problems().iter().cloned())
         })
     }
 
@@ -377,7 +452,7 @@ impl Policies {
     /// Follows the first match of a policy, or the end of the last.
     fn refresh_if_changed(&mut self, number: PolicyNumber, sets: &mut IpSets) {
         let entry = &self.entries[number];
-        if is_needed(&self.selectors, entry) != entry.active.is_some() {
+        if is_needed(&self.selectors, entry) != entry.active().is_some() {
             self.refresh(number, sets);
         }
     }
@@ -386,8 +461,9 @@ impl Policies {
     fn refresh(&mut self, number: PolicyNumber, sets: &mut IpSets) {
         let key = self.entries.key(number);
         let entry = &mut self.entries[number];
-        let old = entry.active.take();
-        let noted = entry.policy.notes.iter().map(|(field, message)| Problem {
+        let mut extra = entry.extra.take().unwrap_or_default();
+        let old = extra.active.take();
+        let noted = extra.notes.iter().map(|(field, message)| Problem {
             object: key.to_string(),
             key: Some(key.resource_key()),
             field: field.clone(),
@@ -398,27 +474,27 @@ impl Policies {
             let mut definitions = Vec::new();
             let object = key.to_string();
             let selector: Arc<str> = self.index.selector_text(entry.selector).into();
-            let [ingress, egress] = entry.policy.rules.unpack(&selector, &mut self.parsed);
+            let [ingress, egress] = entry.rules.unpack(&selector, &mut self.parsed);
             let mut convert = |rules: &[Rule], direction| {
                 convert::rules(rules, direction, &object, &key.namespace, &mut definitions, &mut problems)
             };
             let ingress = convert(&ingress, "ingress");
             let egress = convert(&egress, "egress");
             problems.iter_mut().for_each(|problem| problem.key = Some(key.resource_key()));
-            let policy = &entry.policy;
             let rules = Some(Arc::new(PolicyRules {
                 key: key.clone(),
-                tier: policy.tier.clone(),
+                tier: self.tier_names[entry.tier].clone(),
                 ingress,
                 egress,
-                everywhere: policy.everywhere,
-                staged: policy.staged,
+                everywhere: entry.everywhere,
+                staged: entry.staged,
             }));
             let sets = definitions.iter().map(|d| sets.acquire(d)).collect();
-            entry.active = Some(Box::new(Active { key: key.clone(), selector, rules, sets }));
+            extra.active = Some(Active { key: key.clone(), selector, rules, sets });
         }
-        entry.problems = (!problems.is_empty()).then(|| problems.into());
-        if old.is_some() || entry.active.is_some() {
+        let is_active = extra.active.is_some();
+        entry.set_extra(Extra { problems, ..*extra });
+        if old.is_some() || is_active {
             self.dirty.insert(key);
         }
         // Only now, so that a set that stays in use never lacks a user.
@@ -428,9 +504,8 @@ impl Policies {
 
 /// Whether a policy says anything to an endpoint of this node. Workloads know normal traffic only.
 fn is_needed(selectors: &SharedSelectors, entry: &Entry) -> bool {
-    let policy = &entry.policy;
-    policy.everywhere
-        || if policy.flavour.is_in(TierKind::Normal) {
+    entry.everywhere
+        || if entry.flavour.is_in(TierKind::Normal) {
             selectors.is_matched(entry.selector)
         } else {
             selectors.is_matched_by_host(entry.selector)

@@ -65,7 +65,7 @@ impl Graph {
             flavour: Flavour::Normal,
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             staged,
-            notes: Box::default(),
+            notes: Vec::new(),
         });
     }
 
@@ -81,7 +81,7 @@ impl Graph {
             flavour: Flavour::of(spec),
             everywhere: spec.performance_hints.contains(&PerformanceHint::AssumeNeededOnEveryNode),
             staged,
-            notes: Box::default(),
+            notes: Vec::new(),
         });
     }
 
@@ -165,7 +165,7 @@ fn rules_of<'a>(types: &[PolicyType], direction: PolicyType, rules: &'a [Rule]) 
 }
 
 /// Notes of a conversion: they begin with the field that they are about.
-fn by_field(notes: Vec<String>) -> Box<[(String, String)]> {
+fn by_field(notes: Vec<String>) -> Vec<(String, String)> {
     let split = |note: String| match note.split_once(": ") {
         Some((field, message)) => (field.to_owned(), message.to_owned()),
         None => ("spec".to_owned(), note),

@@ -16,14 +16,14 @@ pub(crate) type PolicyNumber = u32;
 struct Row<T> {
     /// The namespace, then the name.
     text: Box<str>,
-    namespace_end: u32,
+    namespace_end: u16,
     kind: PolicyKind,
     value: T,
 }
 
 impl<T> Row<T> {
     fn parts(&self) -> (PolicyKind, &str, &str) {
-        let (namespace, name) = self.text.split_at(self.namespace_end as usize);
+        let (namespace, name) = self.text.split_at(self.namespace_end.into());
         (self.kind, namespace, name)
     }
 }
@@ -55,7 +55,7 @@ impl<T> PolicyTable<T> {
     pub(crate) fn add(&mut self, key: &PolicyKey, value: T) -> PolicyNumber {
         let text: Box<str> = [&*key.namespace, &*key.name].concat().into();
         let namespace_end =
-            u32::try_from(key.namespace.len()).expect("names have at most some hundred bytes");
+            u16::try_from(key.namespace.len()).expect("names have at most some hundred bytes");
         let number = self.rows.add(Row { text, namespace_end, kind: key.kind, value });
         self.by_key.insert(Digest::of(&parts(key)), number);
         number

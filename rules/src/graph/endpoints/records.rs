@@ -1,5 +1,7 @@
 //! Which endpoints there are, by name and by pod.
 
+use std::collections::BTreeMap;
+
 use super::{ItemId, Place};
 use crate::graph::number_table::{Digest, NumberTable};
 use crate::graph::sets::Description;
@@ -17,32 +19,30 @@ pub(super) struct Rival {
 pub(super) struct Record {
     /// `namespace/name`, then the pod's name if a pod makes it. The pod's namespace is the endpoint's.
     text: Box<str>,
-    namespace_end: u32,
-    name_end: u32,
+    namespace_end: u16,
+    name_end: u16,
     /// A document makes it, alone or over a pod.
     pub(super) has_document: bool,
     /// It is in force.
     pub(super) is_item: bool,
-    /// What the pod says while a document overrides it.
-    pub(super) rival: Option<Box<Rival>>,
 }
 
 impl Record {
     /// `namespace/name`.
     pub(super) fn id(&self) -> &str {
-        &self.text[..self.name_end as usize]
+        &self.text[..usize::from(self.name_end)]
     }
 
     fn namespace(&self) -> &str {
-        &self.text[..self.namespace_end as usize]
+        &self.text[..usize::from(self.namespace_end)]
     }
 
     fn name(&self) -> &str {
-        &self.text[self.namespace_end as usize + 1..self.name_end as usize]
+        &self.text[usize::from(self.namespace_end) + 1..usize::from(self.name_end)]
     }
 
     fn pod(&self) -> &str {
-        &self.text[self.name_end as usize..]
+        &self.text[usize::from(self.name_end)..]
     }
 }
 
@@ -52,14 +52,16 @@ pub(super) struct Records {
     all: Pages<Record>,
     by_name: NumberTable,
     by_pod: NumberTable,
+    /// What pods say whose endpoints a document overrides.
+    rivals: BTreeMap<ItemId, Rival>,
 }
 
 fn digest(namespace: &str, name: &str) -> Digest {
     Digest::of(&(namespace, name))
 }
 
-fn length(text: &str) -> u32 {
-    u32::try_from(text.len()).expect("names have at most some hundred bytes")
+fn length(text: &str) -> u16 {
+    u16::try_from(text.len()).expect("names have at most some hundred bytes")
 }
 
 impl Records {
@@ -80,12 +82,23 @@ impl Records {
         record.namespace() == namespace && record.name() == name
     }
 
+    /// Keeps what the pod of an endpoint says, or forgets it.
+    pub(super) fn set_rival(&mut self, item: ItemId, rival: Option<Rival>) {
+        match rival {
+            Some(rival) => self.rivals.insert(item, rival),
+            None => self.rivals.remove(&item),
+        };
+    }
+
+    pub(super) fn take_rival(&mut self, item: ItemId) -> Option<Rival> {
+        self.rivals.remove(&item)
+    }
+
     /// A record with the number `item`, of which nothing is known yet but its name.
     pub(super) fn add(&mut self, item: ItemId, namespace: &str, name: &str) -> ItemId {
         let text: Box<str> = [namespace, "/", name].concat().into();
         let (namespace_end, name_end) = (length(namespace), length(&text));
-        let (has_document, is_item, rival) = (false, false, None);
-        let record = Record { text, namespace_end, name_end, has_document, is_item, rival };
+        let record = Record { text, namespace_end, name_end, has_document: false, is_item: false };
         self.all.insert(item, record);
         self.by_name.insert(digest(namespace, name), item);
         item
