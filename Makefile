@@ -48,7 +48,7 @@ check: deps ## check format and lints; warnings are errors
 bench: namespaces deps ## measure speed and memory, in release builds
 	cargo build $(CARGO_FLAGS) --release --workspace --bins
 	cargo run $(CARGO_FLAGS) --release --quiet --bin bench -- $(ARGS)
-	cargo bench $(CARGO_FLAGS) --package tortie-rules --bench graph
+	cargo bench $(CARGO_FLAGS) --package tortie-rules --bench graph --bench graph-heap
 
 mutants: deps ## plant faults in the compiler, and see that the tests catch them
 	cargo run $(CARGO_FLAGS) --quiet --bin mutants -- $(ARGS)

@@ -4,7 +4,7 @@ use tortie_api::resource::Resource;
 use tortie_rules::graph::model::Event;
 use tortie_rules::graph::{Graph, Options};
 
-use crate::meter::{Figures, Meter, heap};
+use crate::meter::{Figures, Meter};
 use crate::shapes::{self, Addresses, LOCAL, REMOTE};
 
 /// One row of the table. Felix's figures are those of its own bench, measured on a machine of this kind.
@@ -86,7 +86,7 @@ fn start(inputs: fn() -> Vec<Resource>, units: usize) -> Figures {
 }
 
 fn start_with(inputs: &dyn Fn() -> Vec<Resource>, units: usize) -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let inputs = inputs();
     let mut meter = Meter::default();
     let (graph, events) = meter.measure(units, || {
@@ -107,7 +107,7 @@ fn snapshot(endpoints: usize, policies: usize, sets: usize) -> Figures {
 
 /// Deletion of this node's endpoints after the snapshot.
 fn then_delete(endpoints: usize, policies: usize, sets: usize) -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let inputs = snapshot_inputs(endpoints, policies, sets);
     let mut graph = graph();
     drop(take(&mut graph, &inputs));
@@ -152,7 +152,7 @@ fn updates(graph: &mut Graph, resources: &[Resource], meter: &mut Meter) {
 
 /// New endpoints against many selectors that came before any endpoint.
 fn workload_updates(selectors: usize) -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let mut graph = graph();
     drop(take(&mut graph, &shapes::update_selectors(selectors)));
     let inputs = shapes::update_endpoints(2_000);
@@ -163,7 +163,7 @@ fn workload_updates(selectors: usize) -> Figures {
 }
 
 fn parent_updates(endpoints: usize) -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let mut graph = graph();
     drop(take(&mut graph, &shapes::update_endpoints(endpoints)));
     drop(take(&mut graph, &shapes::parent_selectors()));
@@ -177,7 +177,7 @@ fn parent_updates(endpoints: usize) -> Figures {
 /// New selectors, of which every tenth selects all endpoints. As equal selectors would share their set, each goes
 /// before the next one comes.
 fn selector_updates(endpoints: usize) -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let mut graph = graph();
     drop(take(&mut graph, &shapes::update_endpoints(endpoints)));
     let mut meter = Meter::default();
@@ -192,7 +192,7 @@ fn selector_updates(endpoints: usize) -> Figures {
 
 /// Selectors on many keys over endpoints that were there before, all flushed at once.
 fn selectors_then_items() -> Figures {
-    let before = heap();
+    let before = crate::heap().used;
     let mut graph = graph();
     drop(take(&mut graph, &shapes::endpoints(REMOTE, 0, 250_000, &mut Addresses::new())));
     let inputs = shapes::marker_policies(10_000);
@@ -209,7 +209,7 @@ fn selectors_then_items() -> Figures {
 /// Endpoints of a large cluster that go and come again.
 fn customer_churn() -> Figures {
     const COUNT: usize = 100_000;
-    let before = heap();
+    let before = crate::heap().used;
     let mut graph = graph();
     drop(take(&mut graph, &shapes::customer_policies(COUNT)));
     drop(take(&mut graph, &shapes::customer_namespaces(COUNT)));

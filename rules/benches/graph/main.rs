@@ -1,53 +1,27 @@
-//! Speed and memory of the graph, on clusters of the shapes and sizes of Felix's own benches.
+//! Speed of the graph, on clusters of the shapes and sizes of Felix's own benches.
 //!
 //! ```text
 //! cargo bench -p tortie-rules --bench graph                 every case
 //! cargo bench -p tortie-rules --bench graph -- customers    those whose name contains "customers"
+//! cargo bench -p tortie-rules --bench graph-heap            the memory of the same
 //! ```
 //!
-//! Each case runs in a process of its own, so that none sees the memory of another. The resources are made
-//! before the clock starts, and dropped, like the events, before the memory that stays is read.
+//! The resources are made before the clock starts. Allocations are counted by the other bench, because counting
+//! takes a good part of the time of those that are counted.
 
 mod cases;
 mod meter;
 mod report;
+mod run;
 mod shapes;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-/// Runs the one case that is named next, and prints its row for the parent process.
-const ONE: &str = "--one";
+/// Nothing is counted.
+fn heap() -> meter::Heap {
+    meter::Heap::default()
+}
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if let [flag, name] = &args[..]
-        && flag == ONE
-    {
-        let case = cases::ALL.iter().find(|case| case.name == *name).expect("the parent names a case");
-        report::print_raw(&(case.run)());
-        return ExitCode::SUCCESS;
-    }
-    let chosen: Vec<&cases::Case> = cases::ALL
-        .iter()
-        .filter(|case| args.is_empty() || args.iter().any(|arg| case.name.contains(arg.as_str())))
-        .collect();
-    if chosen.is_empty() {
-        report::print_names(&cases::ALL);
-        return ExitCode::FAILURE;
-    }
-    report::print_head();
-    let program = std::env::current_exe().expect("this program has a path");
-    for case in chosen {
-        let output = Command::new(&program)
-            .args([ONE, case.name])
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("a case can be started");
-        if !output.status.success() {
-            report::print_failure(case.name);
-            return ExitCode::FAILURE;
-        }
-        report::print_row(case, &report::parse_raw(&String::from_utf8_lossy(&output.stdout)));
-    }
-    ExitCode::SUCCESS
+    run::main(report::Columns::Time)
 }

@@ -1,15 +1,19 @@
 //! Time and memory between two points of a program.
 
-use std::alloc::System;
 use std::time::Duration;
 
-use cap::Cap;
 use nix::time::ClockId;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-/// Bytes in use and their peak, over the number of allocations.
-#[global_allocator]
-static HEAP: Cap<&StatsAlloc<System>> = Cap::new(&INSTRUMENTED_SYSTEM, usize::MAX);
+/// What the allocator counted so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heap {
+    /// Bytes in use.
+    pub(crate) used: usize,
+    /// Bytes that were in use at once, at most.
+    pub(crate) peak: usize,
+    /// Allocations, changes of size included.
+    pub(crate) allocations: usize,
+}
 
 /// What a case took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,11 +30,6 @@ pub(crate) struct Figures {
     pub(crate) allocations: usize,
 }
 
-/// Bytes in use.
-pub(crate) fn heap() -> usize {
-    HEAP.allocated()
-}
-
 /// A stopwatch that can be stopped and started again.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -41,20 +40,21 @@ pub(crate) struct Meter {
 impl Meter {
     /// Runs `work` with the clock on, as so many units.
     pub(crate) fn measure<T>(&mut self, units: usize, work: impl FnOnce() -> T) -> T {
-        let base = *self.base.get_or_insert_with(heap);
-        let before = count();
+        let before = crate::heap();
+        let base = *self.base.get_or_insert(before.used);
         let start = processor_time();
         let result = work();
         self.figures.time += processor_time().saturating_sub(start);
-        self.figures.allocations += count() - before;
-        self.figures.peak = HEAP.max_allocated().saturating_sub(base);
+        let after = crate::heap();
+        self.figures.allocations += after.allocations - before.allocations;
+        self.figures.peak = after.peak.saturating_sub(base);
         self.figures.units += units;
         result
     }
 
-    /// The figures; `before` is what [`heap`] was before the inputs were made.
+    /// The figures; `before` are the bytes in use before the inputs were made.
     pub(crate) fn finish(mut self, before: usize) -> Figures {
-        self.figures.retained = heap().saturating_sub(before);
+        self.figures.retained = crate::heap().used.saturating_sub(before);
         self.figures
     }
 }
@@ -63,9 +63,4 @@ impl Meter {
 /// quiet machine.
 fn processor_time() -> Duration {
     ClockId::CLOCK_PROCESS_CPUTIME_ID.now().expect("the clock is always there").into()
-}
-
-fn count() -> usize {
-    let stats = INSTRUMENTED_SYSTEM.stats();
-    stats.allocations + stats.reallocations
 }

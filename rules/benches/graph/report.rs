@@ -32,34 +32,48 @@ pub(crate) fn print_failure(name: &str) {
     println!("{name} failed");
 }
 
-pub(crate) fn print_head() {
-    println!(
-        "{:<26}{:>11}{:>12}{:>10}{:>10}{:>12}{:>11}{:>8}{:>10}{:>8}",
-        "case", "time", "per unit", "peak", "retained", "allocations", "Felix", "ratio", "its heap", "ratio"
-    );
+/// What is shown of each case, beside Felix's.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "each bench shows one of them")]
+pub(crate) enum Columns {
+    Time,
+    Heap,
 }
 
-pub(crate) fn print_row(case: &Case, figures: &Figures) {
-    let time = figures.time.as_secs_f64();
-    let per_unit = time / as_float(figures.units.max(1));
-    // Felix's figure is of the whole, or of one update.
-    let mine = if case.per_unit { per_unit } else { time };
-    let retained = as_float(figures.retained) / MEGABYTE;
+pub(crate) fn print_head(columns: Columns) {
+    match columns {
+        Columns::Time => {
+            println!("{:<26}{:>11}{:>12}{:>11}{:>8}", "case", "time", "per unit", "Felix", "ratio");
+        }
+        Columns::Heap => println!(
+            "{:<26}{:>11}{:>12}{:>13}{:>10}{:>8}",
+            "case", "peak", "retained", "allocations", "Felix", "ratio"
+        ),
+    }
+}
+
+pub(crate) fn print_row(columns: Columns, case: &Case, figures: &Figures) {
     let ratio =
         |theirs: Option<f64>, mine: f64| theirs.map_or("-".to_owned(), |f| format!("{:.1}", f / mine));
-    println!(
-        "{:<26}{:>11}{:>12}{:>10}{:>10}{:>12}{:>11}{:>8}{:>10}{:>8}",
-        case.name,
-        seconds(time),
-        seconds(per_unit),
-        format!("{:.1} MB", as_float(figures.peak) / MEGABYTE),
-        format!("{retained:.1} MB"),
-        figures.allocations,
-        case.felix_secs.map_or("-".to_owned(), seconds),
-        ratio(case.felix_secs, mine),
-        case.felix_megabytes.map_or("-".to_owned(), |f| format!("{f:.0} MB")),
-        ratio(case.felix_megabytes, retained),
-    );
+    let name = case.name;
+    match columns {
+        Columns::Time => {
+            let time = figures.time.as_secs_f64();
+            let per_unit = time / as_float(figures.units.max(1));
+            // Felix's figure is of the whole, or of one update.
+            let ratio = ratio(case.felix_secs, if case.per_unit { per_unit } else { time });
+            let felix = case.felix_secs.map_or("-".to_owned(), seconds);
+            println!("{name:<26}{:>11}{:>12}{felix:>11}{ratio:>8}", seconds(time), seconds(per_unit));
+        }
+        Columns::Heap => {
+            let (peak, retained) = (as_float(figures.peak) / MEGABYTE, as_float(figures.retained) / MEGABYTE);
+            let ratio = ratio(case.felix_megabytes, retained);
+            let felix = case.felix_megabytes.map_or("-".to_owned(), |f| format!("{f:.0} MB"));
+            let [peak, retained] = [peak, retained].map(|megabytes| format!("{megabytes:.1} MB"));
+            let allocations = figures.allocations;
+            println!("{name:<26}{peak:>11}{retained:>12}{allocations:>13}{felix:>10}{ratio:>8}");
+        }
+    }
 }
 
 fn seconds(secs: f64) -> String {
