@@ -10,7 +10,9 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use self::backend::{BackendProbe, Detection, detect_backend};
-pub use self::programs::{SystemProbe, detect_features, find_exact_program, find_program, legacy_tables};
+pub use self::programs::{
+    SystemProbe, detect_features, find_exact_program, find_main_program, find_program, legacy_tables,
+};
 pub use self::version::Version;
 
 /// The kernel interface behind the `iptables` programs.

@@ -21,13 +21,17 @@ mod state;
 mod sweep;
 mod tools;
 mod transaction;
+mod watch;
 mod words;
+
+use std::collections::BTreeSet;
 
 use tortie_api::net::IpVersion;
 use tortie_rules::render::{Table, TableChange};
 
 pub use self::sweep::sweep_other_backend;
 pub use self::tools::{Options, Tools};
+pub use self::watch::{RuleWatch, Touch, Touched, Writers};
 
 use self::plan::TablePlan;
 use self::state::State;
@@ -41,6 +45,8 @@ pub struct IptablesTable {
     tools: Tools,
     options: Options,
     state: State,
+    /// What others have changed since it was read.
+    touched: Option<Touch>,
     commands_run: usize,
     restores_run: usize,
     /// Larger transactions are split; learnt when one does not fit into a message to the kernel.
@@ -57,6 +63,7 @@ impl IptablesTable {
             tools,
             options,
             state,
+            touched: None,
             commands_run: 0,
             restores_run: 0,
             max_transaction_bytes: usize::MAX,
@@ -66,6 +73,15 @@ impl IptablesTable {
     /// Takes a change of what is wanted. No kernel call.
     pub fn change(&mut self, change: TableChange) {
         self.state.change(change);
+    }
+
+    /// Takes note that others have changed the table; [`Driver::observe_touched`] then looks at that part. No kernel
+    /// call.
+    pub fn touch(&mut self, touch: Touch) {
+        match &mut self.touched {
+            Some(known) => known.merge(touch),
+            None => self.touched = Some(touch),
+        }
     }
 
     /// Programs run so far, for reading and for writing.
@@ -85,11 +101,33 @@ impl Driver for IptablesTable {
     }
 
     fn observe(&mut self) -> Result<(), DriverError> {
+        self.touched = None;
         self.state.forget();
         self.commands_run += 1;
-        let snapshot = self.tools.read(self.table, &self.options)?;
-        self.state.observed(snapshot);
+        match self.tools.read(self.table, &self.options) {
+            Ok(snapshot) => self.state.observed(snapshot),
+            Err(error) => {
+                // A table that somebody has put rules of nft's own into can still be written, but not read. Policy
+                // then goes on from what was known last: a wrong belief is refused by the kernel, not obeyed.
+                if matches!(error, DriverError::Unexpected { .. }) {
+                    self.state.assume_last();
+                }
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    fn observe_touched(&mut self) -> Result<(), DriverError> {
+        match self.touched.take() {
+            Some(Touch::Chains(chains)) if self.state.is_known() => self.look_at(&chains),
+            Some(_) => self.observe(),
+            None => Ok(()),
+        }
+    }
+
+    fn can_go_on(&self) -> bool {
+        self.state.is_known()
     }
 
     fn plan(&self, phase: Phase) -> Box<dyn Plan> {
@@ -102,6 +140,23 @@ impl Driver for IptablesTable {
 }
 
 impl IptablesTable {
+    /// Others have changed these chains. Ours are written anew without a look, which is the quickest; of the
+    /// kernel's it must be known where the rules of others stand.
+    fn look_at(&mut self, chains: &BTreeSet<String>) -> Result<(), DriverError> {
+        for name in chains {
+            let Some(kernel) = self.table.kernel_chains().iter().copied().find(|chain| chain == name) else {
+                self.state.touch(name);
+                continue;
+            };
+            self.commands_run += 1;
+            match self.tools.read_chain(self.table, kernel, &self.options) {
+                Ok(Some(slots)) => self.state.observed_hook(kernel, slots),
+                Ok(None) | Err(_) => return self.observe(),
+            }
+        }
+        Ok(())
+    }
+
     fn enforcement(&self, phase: Phase) -> TablePlan {
         let mut plan = TablePlan { driver: self.name(), is_unread: false, steps: Vec::new() };
         if phase == Phase::Enforce {

@@ -74,6 +74,16 @@ pub trait Driver {
     /// Reads what the kernel holds. On error nothing is known and the driver stays out of step.
     fn observe(&mut self) -> Result<(), DriverError>;
 
+    /// Reads again what the driver was told that others have changed. Without such knowledge, everything.
+    fn observe_touched(&mut self) -> Result<(), DriverError> {
+        self.observe()
+    }
+
+    /// Whether a driver whose last reading failed can still work, from what was known before.
+    fn can_go_on(&self) -> bool {
+        false
+    }
+
     /// What this phase would do now, without a kernel call; empty text and `is_empty` when nothing.
     fn plan(&self, phase: Phase) -> Box<dyn Plan>;
 

@@ -29,6 +29,31 @@ impl Backoff {
     }
 }
 
+/// Lets something happen at once, and when it happens often, at a steady interval.
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    /// How far the schedule may run ahead of the clock.
+    ahead: Duration,
+    interval: Duration,
+    /// When everything that was let through so far would be done, one per interval.
+    done: Option<Instant>,
+}
+
+impl Throttle {
+    /// `burst` times at once (at least one), then once per `interval`.
+    pub fn new(burst: u32, interval: Duration) -> Self {
+        Self { ahead: interval * burst.saturating_sub(1), interval, done: None }
+    }
+
+    /// When the next one may happen; it is taken to happen then.
+    pub fn next(&mut self, now: Instant) -> Instant {
+        let done = self.done.map_or(now, |done| done.max(now));
+        let at = done.checked_sub(self.ahead).map_or(now, |at| at.max(now));
+        self.done = done.checked_add(self.interval);
+        at
+    }
+}
+
 /// Longest time between a write and a check of it; Felix's value.
 const LAST_CHECK: Duration = Duration::from_hours(1);
 /// Shortest first check; Felix's value.
@@ -123,6 +148,17 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 5]);
         backoff.reset();
         assert_eq!(backoff.wait(), SECOND);
+    }
+
+    #[test]
+    fn a_throttle_lets_a_burst_through_and_then_one_per_interval() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(3, SECOND);
+        let at: Vec<u64> = (0..5).map(|_| (throttle.next(start) - start).as_secs()).collect();
+        assert_eq!(at, [0, 0, 0, 1, 2]);
+        let later = start + 60 * SECOND;
+        let at: Vec<u64> = (0..4).map(|_| (throttle.next(later) - later).as_secs()).collect();
+        assert_eq!(at, [0, 0, 0, 1], "a pause brings no more than the burst");
     }
 
     #[test]

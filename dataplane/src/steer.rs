@@ -13,11 +13,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::reconcile::{Driver, Phase, Problem, Report};
-use crate::retry::{Backoff, ResyncTimer};
+use crate::retry::{Backoff, ResyncTimer, Throttle};
 
 /// First wait after a failure, doubled up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What others change is looked at at once, but when they do so again and again, not faster than this.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// So many times before the interval counts.
+const LOOKS_AT_ONCE: u32 = 10;
 
 /// A driver with what the loop remembers of it.
 #[derive(Debug)]
@@ -34,6 +39,9 @@ struct State {
     timer: ResyncTimer,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// When to look at what others have changed.
+    look_at: Option<Instant>,
+    looks: Throttle,
     /// What the last reading and the last apply of each phase met.
     problems: BTreeMap<Option<Phase>, Vec<Problem>>,
 }
@@ -64,9 +72,19 @@ impl<D: Driver> Steered<D> {
             timer: ResyncTimer::new(refresh, first_check),
             backoff: Backoff::new(FIRST_RETRY, LAST_RETRY),
             retry_at: None,
+            look_at: None,
+            looks: Throttle::new(LOOKS_AT_ONCE, LOOK_INTERVAL),
             problems: BTreeMap::new(),
         };
         Self { driver, state }
+    }
+
+    /// The driver was told that others have changed something: it looks at that in the next pass. When they keep
+    /// at it, no more than every [`LOOK_INTERVAL`].
+    pub fn touched(&mut self, now: Instant) {
+        if self.state.look_at.is_none() {
+            self.state.look_at = Some(self.state.looks.next(now));
+        }
     }
 }
 
@@ -91,21 +109,31 @@ impl<D: Driver> Steer for Steered<D> {
         let state = &mut self.state;
         let waiting = state.retry_at.is_some_and(|at| at > now);
         let due = !state.is_known || state.timer.is_due(now) || state.retry_at.is_some();
-        if waiting || !due {
+        let is_full = due && !waiting;
+        let is_look = state.is_known && state.look_at.is_some_and(|at| at <= now);
+        if !is_full && !is_look {
             return state.is_known;
         }
-        state.retry_at = None;
+        state.look_at = None;
         report.calls += 1;
-        let outcome = self.driver.observe();
-        state.timer.read(now, now.elapsed());
+        let outcome = if is_full {
+            state.retry_at = None;
+            let outcome = self.driver.observe();
+            state.timer.read(now, now.elapsed());
+            outcome
+        } else {
+            self.driver.observe_touched()
+        };
         match outcome {
             Ok(()) => {
                 state.is_known = true;
-                state.note(None, Vec::new(), now);
+                if is_full {
+                    state.note(None, Vec::new(), now);
+                }
             }
             Err(error) => {
                 tracing::warn!(driver = self.driver.name(), error = chain(&error), "cannot read the kernel");
-                state.is_known = false;
+                state.is_known = self.driver.can_go_on();
                 let problem = Problem { object: self.driver.name(), error: chain(&error) };
                 state.note(None, vec![problem], now);
             }
@@ -143,11 +171,10 @@ impl<D: Driver> Steer for Steered<D> {
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let resync = self.state.timer.next_resync(now);
-        match (self.state.retry_at, resync) {
-            // A failure is not waited out any earlier because a reading is due.
-            (Some(retry), _) => Some(retry),
-            (None, resync) => resync,
-        }
+        // A failure is not waited out any earlier because a reading is due.
+        let read = self.state.retry_at.or(resync);
+        let look = self.state.look_at.filter(|_| self.state.is_known);
+        read.into_iter().chain(look).min()
     }
 
     fn problems(&self) -> Vec<Problem> {

@@ -24,6 +24,11 @@ pub fn find_exact_program(version: IpVersion, backend: Backend, verb: &str) -> O
     find_in_path(&format!("{}-{backend}-{verb}", stem(version)))
 }
 
+/// The path of `ip[6]tables-<backend>`, which changes and lists single rules and chains.
+pub fn find_main_program(version: IpVersion, backend: Backend) -> Option<PathBuf> {
+    find_in_path(&format!("{}-{backend}", stem(version)))
+}
+
 fn stem(version: IpVersion) -> &'static str {
     match version {
         IpVersion::V4 => "iptables",
@@ -66,7 +71,7 @@ pub fn detect_features(backend: Backend) -> Features {
 fn output(program: &Path, args: &[&str]) -> Option<String> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     let mut out = Vec::new();
-    let job = Job { program, args: &args, stdin: b"", timeout: TIMEOUT };
+    let job = Job { program, args: &args, stdin: b"", timeout: TIMEOUT, writers: None };
     match run(&job, &mut |piece| out.extend_from_slice(piece)) {
         Ok(outcome) if outcome.status.success() => Some(String::from_utf8_lossy(&out).into_owned()),
         Ok(outcome) => {

@@ -22,7 +22,7 @@ use super::IptablesTable;
 use super::plan::{ChainWrite, Step};
 use super::tools::RestoreError;
 use super::transaction::{Transaction, complaints, summary};
-use crate::reconcile::{Driver, DriverError, Problem, Report};
+use crate::reconcile::{Driver, Problem, Report};
 
 /// How often the whole plan is tried. Rounds that close a chain they can name cost one each.
 const MAX_ROUNDS: usize = 32;
@@ -108,15 +108,12 @@ impl IptablesTable {
     }
 
     /// The steps to do, after reading the table if need be.
-    ///
-    /// A table that somebody has put rules of nft's own into can still be written, but not read. Policy
-    /// then goes on from what was known last: a wrong belief is refused by the kernel, not obeyed.
     fn known_steps(&mut self, report: &mut Report) -> Result<Vec<Step>, Problem> {
         if !self.state.is_known() {
             report.calls += 1;
             if let Err(error) = self.observe() {
                 let problem = self.problem("", error.to_string());
-                if !matches!(error, DriverError::Unexpected { .. }) || !self.state.assume_last() {
+                if !self.can_go_on() {
                     return Err(problem);
                 }
                 report.problems.push(problem);

@@ -14,6 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::watch::Writers;
+
 /// So much error output is kept; the rest is read and dropped.
 const MAX_STDERR: usize = 64 * 1024;
 const PIECE: usize = 64 * 1024;
@@ -29,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) stdin: &'a [u8],
     /// It is killed when it takes longer.
     pub(crate) timeout: Duration,
+    /// Where its process id is noted while it may change the kernel's rules.
+    pub(crate) writers: Option<&'a Writers>,
 }
 
 /// How a program ended.
@@ -85,8 +89,24 @@ impl CommandError {
 pub(crate) fn run(job: &Job<'_>, on_stdout: &mut dyn FnMut(&[u8])) -> Result<Outcome, CommandError> {
     let deadline = Instant::now() + job.timeout;
     let mut child = start(job)?;
-    let result = serve(&mut child, job, deadline, on_stdout)
-        .and_then(|stderr| Ok(Outcome { status: reap(&mut child, deadline)?, stderr }));
+    if let Some(writers) = job.writers {
+        writers.started(child.id());
+    }
+    let result = finish(&mut child, job, deadline, on_stdout);
+    if let Some(writers) = job.writers {
+        writers.ended(child.id());
+    }
+    result
+}
+
+fn finish(
+    child: &mut Child,
+    job: &Job<'_>,
+    deadline: Instant,
+    on_stdout: &mut dyn FnMut(&[u8]),
+) -> Result<Outcome, CommandError> {
+    let result = serve(child, job, deadline, on_stdout)
+        .and_then(|stderr| Ok(Outcome { status: reap(child, deadline)?, stderr }));
     result.map_err(|source| {
         // It may have ended by itself in the meantime; either way it is waited for, so no zombie stays.
         let _ = child.kill();
@@ -264,7 +284,7 @@ mod tests {
     fn shell(script: &str, stdin: &[u8], timeout: Duration) -> (Result<Outcome, CommandError>, Vec<u8>) {
         let mut out = Vec::new();
         let args = ["-c".to_owned(), script.to_owned()];
-        let job = Job { program: Path::new("/bin/sh"), args: &args, stdin, timeout };
+        let job = Job { program: Path::new("/bin/sh"), args: &args, stdin, timeout, writers: None };
         (run(&job, &mut |piece| out.extend_from_slice(piece)), out)
     }
 
@@ -296,7 +316,13 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let job = Job { program: Path::new("/nonexistent/restore"), args: &[], stdin: b"", timeout: LONG };
+        let job = Job {
+            program: Path::new("/nonexistent/restore"),
+            args: &[],
+            stdin: b"",
+            timeout: LONG,
+            writers: None,
+        };
         let error = run(&job, &mut |_| ()).unwrap_err();
         assert!(error.chain().contains("/nonexistent/restore"), "{}", error.chain());
     }

@@ -78,6 +78,11 @@ impl SaveParser {
         }
     }
 
+    /// A parser of rules that are known to be this table's, as `iptables -S` prints them.
+    pub fn inside(table: Table) -> Self {
+        Self { in_table: true, ..Self::new(table) }
+    }
+
     /// The next piece of the output.
     pub fn feed(&mut self, mut piece: &[u8]) {
         while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {

@@ -7,7 +7,7 @@ use tortie_rules::render::{InsertMode, RenderedChain, RenderedHook, Table, Table
 
 use super::plan::{Actual, ChainWrite, Held, Step, plan_hooks};
 use super::quarantine::{Quarantine, Retry, closed_chain, malformation, top_down};
-use super::save::{Snapshot, is_ours};
+use super::save::{HookSlot, Slot, Snapshot, is_ours};
 
 /// Longest chain name that `iptables` takes: `XT_EXTENSION_MAXNAMELEN` of linux/netfilter/x_tables.h, less the end.
 const MAX_CHAIN_NAME: usize = 28;
@@ -114,6 +114,20 @@ impl State {
         }
     }
 
+    /// Others have changed a chain of ours: what it holds is not known, but surely not what it should.
+    pub(super) fn touch(&mut self, chain: &str) {
+        let Some(actual) = &mut self.actual else { return };
+        actual.chains.insert(chain.to_owned(), Held::Read(vec![Slot::Unknown]));
+        self.settle_chain(chain);
+    }
+
+    /// Takes what was read of one of the kernel's chains.
+    pub(super) fn observed_hook(&mut self, chain: &'static str, slots: Vec<HookSlot>) {
+        if let Some(actual) = &mut self.actual {
+            actual.kernel.insert(chain, slots);
+        }
+    }
+
     fn actual_names(&self) -> impl Iterator<Item = &String> {
         self.actual.iter().flat_map(|actual| actual.chains.keys())
     }
@@ -139,12 +153,11 @@ impl State {
         }
     }
 
-    /// Takes what was known last for the table's content. `false` when nothing was.
-    pub(super) fn assume_last(&mut self) -> bool {
+    /// Takes what was known last, if anything was, for the table's content.
+    pub(super) fn assume_last(&mut self) {
         if self.actual.is_none() {
             self.actual = self.last.take();
         }
-        self.actual.is_some()
     }
 
     /// Whether the table's content is known.

@@ -8,7 +8,7 @@ use std::path::Path;
 use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
 
-use super::{IptablesTable, Options, Tools};
+use super::{IptablesTable, Options, Tools, Writers};
 use crate::feature::{Backend, Features, find_exact_program, legacy_tables};
 use crate::reconcile::{Driver, Phase, Problem, Report};
 
@@ -27,7 +27,8 @@ pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Option
         if find_exact_program(version, in_use, "save").is_none() {
             continue;
         }
-        let tools = Tools { save, restore, backend: other, features };
+        let writers = Writers::default();
+        let tools = Tools { save, restore, list: None, backend: other, features, writers };
         let is_there = present_tables(other, version);
         for table in Table::ALL.into_iter().filter(|table| is_there(*table)) {
             report.merge(sweep_table(version, table, &tools, options));

@@ -7,9 +7,10 @@ use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
 
 use super::command::{CommandError, Job, run};
-use super::save::{SaveParser, Snapshot};
+use super::save::{HookSlot, SaveParser, Snapshot};
 use super::transaction::summary;
-use crate::feature::{Backend, Features, find_program};
+use super::watch::Writers;
+use crate::feature::{Backend, Features, find_main_program, find_program};
 use crate::reconcile::DriverError;
 
 /// `iptables-save` and `iptables-restore` of one back end and IP version.
@@ -19,10 +20,14 @@ pub struct Tools {
     pub save: PathBuf,
     /// Path of the restore program.
     pub restore: PathBuf,
+    /// Path of the program that can list a single chain.
+    pub list: Option<PathBuf>,
     /// The back end that they work on.
     pub backend: Backend,
     /// What these programs and the kernel can do.
     pub features: Features,
+    /// Where the restore programs that run are noted; clones share it.
+    pub writers: Writers,
 }
 
 impl Tools {
@@ -30,7 +35,8 @@ impl Tools {
     pub fn find(version: IpVersion, backend: Backend, features: Features) -> Option<Self> {
         let save = find_program(version, backend, "save")?;
         let restore = find_program(version, backend, "restore")?;
-        Some(Self { save, restore, backend, features })
+        let list = find_main_program(version, backend);
+        Some(Self { save, restore, list, backend, features, writers: Writers::default() })
     }
 }
 
@@ -73,7 +79,8 @@ impl Tools {
     pub(super) fn read(&self, table: Table, options: &Options) -> Result<Snapshot, DriverError> {
         let args = ["-t".to_owned(), table.name().to_owned()];
         let mut parser = SaveParser::new(table);
-        let job = Job { program: &self.save, args: &args, stdin: b"", timeout: options.command_timeout };
+        let timeout = options.command_timeout;
+        let job = Job { program: &self.save, args: &args, stdin: b"", timeout, writers: None };
         let failed =
             |message: String| DriverError::Command { command: command_line(&self.save, &args), message };
         let outcome = run(&job, &mut |piece| parser.feed(piece)).map_err(|error| failed(error.chain()))?;
@@ -90,6 +97,26 @@ impl Tools {
         Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))))
     }
 
+    /// Reads one of the kernel's chains. `None` when there is no program for that: the table has to be read.
+    pub(super) fn read_chain(
+        &self,
+        table: Table,
+        chain: &str,
+        options: &Options,
+    ) -> Result<Option<Vec<HookSlot>>, DriverError> {
+        let Some(list) = &self.list else { return Ok(None) };
+        let args = ["-t", table.name(), "-S", chain].map(str::to_owned);
+        let mut parser = SaveParser::inside(table);
+        let timeout = options.command_timeout;
+        let job = Job { program: list, args: &args, stdin: b"", timeout, writers: None };
+        let failed = |message: String| DriverError::Command { command: command_line(list, &args), message };
+        let outcome = run(&job, &mut |piece| parser.feed(piece)).map_err(|error| failed(error.chain()))?;
+        if outcome.status.success() {
+            return Ok(Some(parser.finish().kernel.remove(chain).unwrap_or_default()));
+        }
+        Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))))
+    }
+
     /// Hands a transaction to the kernel.
     pub(super) fn restore(&self, text: &str, options: &Options) -> Result<(), RestoreError> {
         let args = self.restore_args(options);
@@ -98,6 +125,7 @@ impl Tools {
             args: &args,
             stdin: text.as_bytes(),
             timeout: options.command_timeout,
+            writers: Some(&self.writers),
         };
         let outcome =
             run(&job, &mut |_| ()).map_err(|error: CommandError| RestoreError::Unavailable(error.chain()))?;
@@ -150,8 +178,10 @@ mod tests {
         let mut tools = Tools {
             save: PathBuf::new(),
             restore: PathBuf::new(),
+            list: None,
             backend: Backend::Legacy,
             features: Features::default(),
+            writers: Writers::default(),
         };
         let options = Options { lock_timeout: Duration::ZERO, ..Options::default() };
         tools.features.restore_supports_lock = true;

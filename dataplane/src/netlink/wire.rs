@@ -196,6 +196,8 @@ pub struct Message<'a> {
     pub flags: u16,
     /// `nlmsg_seq`: 0 for events.
     pub sequence: u32,
+    /// `nlmsg_pid`: the port of who asked for it; in events, of who caused it.
+    pub port: u32,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -234,6 +236,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             flags: u16::from_ne_bytes([header[6], header[7]]),
             sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
             payload,
         }))
     }
