@@ -234,6 +234,7 @@ impl<'a> Engine<'a> {
             }
             self.take_links();
             let now = Instant::now();
+            self.kernel.poll_rules(now);
             let hold = self.unsettled_since.map(|since| since + SETTLE).filter(|until| *until > now);
             if self.in_sync && hold.is_none() {
                 self.apply(now);
@@ -241,7 +242,9 @@ impl<'a> Engine<'a> {
             self.context.shared.set_busy(false);
             // Before the datastore is in sync nothing is due.
             let deadline = if self.in_sync { hold.or(self.kernel.next_deadline(now)) } else { None };
-            sleep_until(&mut [self.context.inbox.as_fd(), self.kernel.links_fd()], deadline)?;
+            let mut fds = vec![self.context.inbox.as_fd(), self.kernel.links_fd()];
+            fds.extend(self.kernel.rules_fd());
+            sleep_until(&mut fds, deadline)?;
         }
     }
 

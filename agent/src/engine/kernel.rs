@@ -11,7 +11,7 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
-use tortie_dataplane::iptables::{self, IptablesTable, Tools, sweep_other_backend};
+use tortie_dataplane::iptables::{self, IptablesTable, RuleWatch, Tools, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
 use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
 use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
@@ -76,6 +76,8 @@ pub(super) struct Kernel {
     sysctls: Steered<Sysctls>,
     conntrack: Steered<Conntrack>,
     links: Links,
+    /// Of the nft back end; the legacy one tells nobody.
+    rules: Option<RuleWatch>,
     refused: BTreeMap<String, Problem>,
     max_set_size: u32,
     sweep: Sweep,
@@ -112,10 +114,13 @@ impl Kernel {
                 .collect(),
             ..iptables::Options::default()
         };
+        // Before the first reading, so that nothing falls between the two.
+        let writers = Writers::default();
+        let rules = open_watch(backend, &writers);
         let mut families = Vec::new();
         for version in IpVersion::BOTH {
             let is_wanted = settings.compile.versions.contains(&version);
-            match usable_tools(version, backend, features, &options) {
+            match usable_tools(version, backend, features, &options, &writers) {
                 Ok(tools) => families.push(family(version, is_wanted, &tools, &options, settings)),
                 Err(why) if version == IpVersion::V4 => anyhow::bail!(why),
                 Err(why) if is_wanted => left_out.push(left_out_setting("Ipv6Support", &why)),
@@ -133,6 +138,7 @@ impl Kernel {
             sysctls: Steered::new(sysctls(settings), Duration::ZERO, Duration::ZERO),
             conntrack: Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO),
             links,
+            rules,
             refused: BTreeMap::new(),
             max_set_size: settings.compile.max_set_size,
             sweep: Sweep {
@@ -168,6 +174,24 @@ impl Kernel {
     /// Readable when an interface changed.
     pub(super) fn links_fd(&self) -> BorrowedFd<'_> {
         self.links.as_fd()
+    }
+
+    /// Readable when somebody changed rules; there is none where the kernel does not tell.
+    pub(super) fn rules_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.rules.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes in what others have changed in our tables; the next pass mends it.
+    pub(super) fn poll_rules(&mut self, now: Instant) {
+        let Some(rules) = &mut self.rules else { return };
+        for ((version, table), touch) in rules.poll() {
+            let family = self.families.iter_mut().find(|f| f.version == version);
+            if let Some(steered) = family.and_then(|f| f.tables.get_mut(&table)) {
+                tracing::debug!(%version, %table, ?touch, "changed by others");
+                steered.driver.touch(touch);
+                steered.touched(now);
+            }
+        }
     }
 
     /// The interfaces as of the last poll.
@@ -301,6 +325,8 @@ impl Kernel {
             done.merge(pass(&mut [&mut self.sets], &[Phase::Withdraw], now));
             self.sweep(now);
         }
+        // Word of our own writes has come; it wakes nobody.
+        self.poll_rules(now);
         PassReport { done, restores: self.restores() - before }
     }
 
@@ -363,16 +389,29 @@ fn open_links() -> anyhow::Result<Links> {
     Links::open().context("cannot watch this node's interfaces")
 }
 
+/// Without the watch, changes of others are found when the tables are read again.
+fn open_watch(backend: Backend, writers: &Writers) -> Option<RuleWatch> {
+    if backend != Backend::Nft {
+        return None;
+    }
+    let opened = RuleWatch::open(writers.clone());
+    opened
+        .inspect_err(|error| tracing::warn!(error = chain(error), "cannot watch rules for changes of others"))
+        .ok()
+}
+
 /// The programs of an IP version, tried out, or why it cannot be enforced here.
 fn usable_tools(
     version: IpVersion,
     backend: Backend,
     features: feature::Features,
     options: &iptables::Options,
+    writers: &Writers,
 ) -> Result<Tools, String> {
-    let tools = Tools::find(version, backend, features).ok_or_else(|| {
+    let mut tools = Tools::find(version, backend, features).ok_or_else(|| {
         format!("no iptables-{backend}-save and -restore for {version}; on Debian: apt-get install iptables")
     })?;
+    tools.writers = writers.clone();
     let mut filter = IptablesTable::new(version, Table::Filter, tools.clone(), options.clone());
     filter.observe().map_err(|error| chain(&error))?;
     Ok(tools)
