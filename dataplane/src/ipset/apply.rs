@@ -9,7 +9,7 @@ use super::IpSets;
 use super::codec::{self, Connection, Strictness};
 use super::errors;
 use super::fill::{self, Job, Outcome};
-use super::member::Member;
+use super::member::{Member, SetSpec};
 use super::state::{Action, Actual, Difference, Set};
 use crate::netlink::{Batch, NetlinkError, Refusal, Reply};
 use crate::reconcile::{Problem, Report};
@@ -107,7 +107,7 @@ impl IpSets {
         let wanted = set.wanted.as_ref()?;
         let refused = &set.refused;
         let takes = |member: &Member| !refused.contains_key(member);
-        let spec = wanted.spec.clone();
+        let spec = SetSpec { max_elements: set.limit(), ..wanted.spec.clone() };
         let (create, delete, add) = match &set.actual {
             Actual::Tracked(difference) if target == name => {
                 let add = difference.add.iter().copied().filter(takes).collect();
@@ -116,6 +116,11 @@ impl IpSets {
             _ => (true, Vec::new(), wanted.members.sorted(takes)),
         };
         let create = if create {
+            if spec.max_elements > wanted.spec.max_elements {
+                let (members, asked) = (wanted.members.len(), wanted.spec.max_elements);
+                let limit = spec.max_elements;
+                tracing::warn!(set = name, members, asked, limit, "more members than asked for: made larger");
+            }
             match self.connection.revision(&spec) {
                 Ok(revision) => Some(revision),
                 Err(error) => {
@@ -158,14 +163,16 @@ impl IpSets {
     /// Fills a temporary set and puts it in the place of the old one. True when another round is needed.
     fn rebuild(&mut self, name: &str, changed: &mut BTreeSet<String>) -> bool {
         let result = self.fill_temporary(name).and_then(|filled| match filled {
-            Some((temporary, outcome)) => Ok(Some((self.replace(&temporary, name)?, outcome))),
+            Some(filled) => Ok(Some((self.replace(&filled.name, name)?, filled))),
             None => Ok(None),
         });
         let Some(set) = self.sets.get_mut(name) else { return false };
         match result {
-            Ok(Some((Ok(()), outcome))) => {
+            Ok(Some((Ok(()), Filled { capacity, outcome, .. }))) => {
                 changed.insert(name.to_owned());
+                set.failure = None;
                 note(set, &outcome);
+                set.capacity = capacity;
                 set.actual = Actual::Tracked(Difference {
                     add: outcome.not_added.into_iter().collect(),
                     delete: BTreeSet::new(),
@@ -186,7 +193,7 @@ impl IpSets {
     }
 
     /// A set with the wanted members under a temporary name, and what is missing in it.
-    fn fill_temporary(&mut self, name: &str) -> Result<Option<(String, Outcome)>, NetlinkError> {
+    fn fill_temporary(&mut self, name: &str) -> Result<Option<Filled>, NetlinkError> {
         for _ in 0..TEMPORARY_NAMES {
             let Some(temporary) = self.temporary_name(name) else { return Ok(None) };
             let Some(job) = self.job(name, temporary.clone()) else { return Ok(None) };
@@ -197,7 +204,17 @@ impl IpSets {
             fill::run(&mut self.connection, &mut jobs, Strictness::Strict)?;
             let [job] = jobs;
             match &job.outcome.create_refused {
-                None => return Ok(Some((temporary, job.outcome))),
+                None if job.outcome.full => {
+                    // What is there stays as it is: rules had better see all members than some.
+                    if let Some(set) = self.sets.get_mut(name) {
+                        note(set, &job.outcome);
+                        set.is_full();
+                    }
+                }
+                None => {
+                    let (capacity, outcome) = (job.spec.max_elements, job.outcome);
+                    return Ok(Some(Filled { name: temporary, capacity, outcome }));
+                }
                 Some(refusal) if refusal.is(Errno::EEXIST) => {}
                 Some(refusal) => {
                     let why = format!("cannot create a temporary set: {}", errors::words(refusal));
@@ -208,7 +225,9 @@ impl IpSets {
                 }
             }
         }
-        if let Some(set) = self.sets.get_mut(name) {
+        if let Some(set) = self.sets.get_mut(name)
+            && set.failure.is_none()
+        {
             set.failure = Some("cannot find a free name for a temporary set".to_owned());
         }
         Ok(None)
@@ -307,6 +326,13 @@ impl IpSets {
     }
 }
 
+/// A temporary set that is ready to take a set's place.
+struct Filled {
+    name: String,
+    capacity: u32,
+    outcome: Outcome,
+}
+
 /// Jobs that are done together.
 #[derive(Default)]
 struct Jobs {
@@ -325,6 +351,9 @@ impl Jobs {
 
 /// Updates what is known of a set after its job. True when another round is needed.
 fn take_outcome(set: &mut Set, job: Job) -> bool {
+    if job.create.is_some() {
+        set.capacity = job.spec.max_elements;
+    }
     let outcome = job.outcome;
     note(set, &outcome);
     if outcome.drifted {
@@ -346,7 +375,10 @@ fn take_outcome(set: &mut Set, job: Job) -> bool {
         };
     }
     set.actual = Actual::Tracked(Difference { add, delete });
-    !outcome.refused.is_empty()
+    if outcome.full {
+        set.is_full();
+    }
+    outcome.full || !outcome.refused.is_empty()
 }
 
 /// Notes what went wrong with members.
@@ -354,7 +386,7 @@ fn note(set: &mut Set, outcome: &Outcome) {
     set.refused.extend(outcome.refused.clone());
     if outcome.full {
         let missing = outcome.not_added.len();
-        let limit = set.wanted.as_ref().map_or(0, |wanted| wanted.spec.max_elements);
+        let limit = set.limit();
         set.failure = Some(format!("the set is full: {missing} members are over its limit of {limit}"));
     } else if outcome.failure.is_some() {
         set.failure.clone_from(&outcome.failure);

@@ -206,6 +206,11 @@ impl MemberSet {
         }
     }
 
+    /// The same as the kernel counts.
+    pub(super) fn len_u32(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
     /// False when it was there already, or is of the other family.
     pub(super) fn insert(&mut self, member: &Member) -> bool {
         match (&mut self.keys, pack(member)) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::codec::Listing;
-use super::member::{Fit, Member, MemberSet, SetSpec, fit, halves};
+use super::member::{Fit, Member, MemberSet, SetSpec, SetType, fit, halves};
 
 /// Up to this many differences a set is changed in place, however small it is.
 const SMALL: usize = 32;
@@ -131,6 +131,10 @@ impl Wanted {
 pub(super) struct Set {
     pub(super) wanted: Option<Wanted>,
     pub(super) actual: Actual,
+    /// The most members that the kernel's set can hold; of meaning while it is tracked.
+    pub(super) capacity: u32,
+    /// A limit that the kernel could not keep to: it called a smaller set full.
+    at_least: u32,
     /// Why the last apply did not bring it in step.
     pub(super) failure: Option<String>,
     /// Members that the kernel did not take at the last apply, and why.
@@ -141,7 +145,15 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn new(actual: Actual) -> Self {
-        Self { wanted: None, actual, failure: None, refused: BTreeMap::new(), busy: 0 }
+        Self {
+            wanted: None,
+            actual,
+            capacity: u32::MAX,
+            at_least: 0,
+            failure: None,
+            refused: BTreeMap::new(),
+            busy: 0,
+        }
     }
 
     /// Wants exactly these members.
@@ -202,6 +214,7 @@ impl Set {
         self.failure = None;
         self.refused.clear();
         self.busy = 0;
+        self.at_least = 0;
         if !matches!(self.actual, Actual::Absent) {
             self.actual = Actual::Unread;
         }
@@ -212,11 +225,41 @@ impl Set {
         self.actual = match (&self.wanted, listing) {
             (_, None) => Actual::Absent,
             (None, Some(_)) => Actual::Unread,
-            (Some(wanted), Some(listing)) if !listing.header.is(&wanted.spec) => Actual::Unlike,
+            (Some(wanted), Some(listing))
+                if !listing.header.is(&wanted.spec) || !self.is_size(listing.header.capacity()) =>
+            {
+                Actual::Unlike
+            }
             (Some(wanted), Some(listing)) => {
+                self.capacity = listing.header.capacity();
                 Actual::Tracked(Difference::between(&listing.members, &wanted.members))
             }
         };
+    }
+
+    /// The most members that the set shall be able to hold when it is made: as many as its creator asked for, and
+    /// where it needs more, more. A set that does not hold all its members would let through what it should not.
+    pub(super) fn limit(&self) -> u32 {
+        let Some(wanted) = &self.wanted else { return 0 };
+        let asked = wanted.spec.max_elements.max(self.at_least);
+        let needed = wanted.members.len_u32();
+        if needed <= asked { asked } else { needed.checked_next_power_of_two().unwrap_or(u32::MAX) }
+    }
+
+    /// Whether a set of this capacity need not be made anew. One that has grown stays until half of what was asked
+    /// for would do, so that it is not made anew at each step over the limit.
+    fn is_size(&self, capacity: u32) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| {
+            let asked = wanted.spec.max_elements;
+            let is_kept = wanted.members.len_u32() > asked / 2;
+            wanted.spec.set_type == SetType::BitmapPort || capacity == asked || (capacity > asked && is_kept)
+        })
+    }
+
+    /// The kernel calls a set of [`Self::limit`] full: the next one is made larger.
+    pub(super) fn is_full(&mut self) {
+        self.at_least = self.limit().saturating_mul(2);
+        self.capacity = 0;
     }
 
     /// What has to be done now.
@@ -229,6 +272,7 @@ impl Set {
             Actual::Unread => Action::Read,
             Actual::Unlike => Action::Rebuild,
             Actual::Tracked(difference) if difference.is_empty() => Action::Nothing,
+            Actual::Tracked(_) if wanted.members.len_u32() > self.capacity => Action::Rebuild,
             Actual::Tracked(difference) if difference.is_rewrite(wanted.members.len()) => Action::Rebuild,
             Actual::Tracked(_) => Action::Update,
         }

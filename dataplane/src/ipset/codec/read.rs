@@ -26,13 +26,16 @@ pub(in crate::ipset) struct Header {
 }
 
 impl Header {
-    /// Whether the set is exactly what is wanted.
+    /// Whether the set is of the wanted kind, however many members it can hold.
     pub(in crate::ipset) fn is(&self, spec: &SetSpec) -> bool {
-        if self.type_name != spec.set_type.name() || self.has_options {
-            return false;
-        }
-        spec.set_type == SetType::BitmapPort
-            || self.family == family_number(spec.family) && self.max_elements == Some(spec.max_elements)
+        self.type_name == spec.set_type.name()
+            && !self.has_options
+            && (spec.set_type == SetType::BitmapPort || self.family == family_number(spec.family))
+    }
+
+    /// The most members that it can hold.
+    pub(in crate::ipset) fn capacity(&self) -> u32 {
+        self.max_elements.unwrap_or(u32::MAX)
     }
 }
 
