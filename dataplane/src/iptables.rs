@@ -34,6 +34,7 @@ pub use self::tools::{Options, Tools};
 pub use self::watch::{RuleWatch, Touch, Touched, Writers};
 
 use self::plan::TablePlan;
+use self::save::Snapshot;
 use self::state::State;
 use crate::reconcile::{Driver, DriverError, Phase, Plan, Report};
 
@@ -47,6 +48,8 @@ pub struct IptablesTable {
     state: State,
     /// What others have changed since it was read.
     touched: Option<Touch>,
+    /// What the table held a moment ago: the next reading.
+    read: Option<Snapshot>,
     commands_run: usize,
     restores_run: usize,
     /// Larger transactions are split; learnt when one does not fit into a message to the kernel.
@@ -64,6 +67,7 @@ impl IptablesTable {
             options,
             state,
             touched: None,
+            read: None,
             commands_run: 0,
             restores_run: 0,
             max_transaction_bytes: usize::MAX,
@@ -95,6 +99,19 @@ impl IptablesTable {
     }
 }
 
+/// Reads several tables of one IP version with one program, where each would run one of its own: to be called when
+/// they are about to be observed. What cannot be read so is left to them.
+pub fn read_together(tables: &mut [&mut IptablesTable]) {
+    let Some(first) = tables.first_mut() else { return };
+    first.commands_run += 1;
+    match first.tools.read_all(&first.options) {
+        Ok(mut snapshots) => {
+            tables.iter_mut().for_each(|table| table.read = snapshots.remove(&table.table));
+        }
+        Err(error) => tracing::debug!(%error, "tables cannot be read together"),
+    }
+}
+
 impl Driver for IptablesTable {
     fn name(&self) -> String {
         format!("iptables {} {}", self.version, self.table)
@@ -102,6 +119,10 @@ impl Driver for IptablesTable {
 
     fn observe(&mut self) -> Result<(), DriverError> {
         self.touched = None;
+        if let Some(snapshot) = self.read.take() {
+            self.state.observed(snapshot);
+            return Ok(());
+        }
         self.state.forget();
         self.commands_run += 1;
         match self.tools.read(self.table, &self.options) {

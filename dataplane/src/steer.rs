@@ -88,6 +88,15 @@ impl<D: Driver> Steered<D> {
     }
 }
 
+impl<D> Steered<D> {
+    /// Whether the next pass reads all that the driver knows of the kernel, and whether it may.
+    pub fn is_read_due(&self, now: Instant) -> bool {
+        let State { is_known, timer, retry_at, .. } = &self.state;
+        let is_waiting = retry_at.is_some_and(|at| at > now);
+        !is_waiting && (!is_known || timer.is_due(now) || retry_at.is_some())
+    }
+}
+
 /// Any steered driver, as the loop sees it.
 pub trait Steer {
     /// Reads the kernel if that is due. `false` if nothing is known of it.
@@ -106,10 +115,8 @@ pub trait Steer {
 
 impl<D: Driver> Steer for Steered<D> {
     fn read_if_due(&mut self, now: Instant, report: &mut Report) -> bool {
+        let is_full = self.is_read_due(now);
         let state = &mut self.state;
-        let waiting = state.retry_at.is_some_and(|at| at > now);
-        let due = !state.is_known || state.timer.is_due(now) || state.retry_at.is_some();
-        let is_full = due && !waiting;
         let is_look = state.is_known && state.look_at.is_some_and(|at| at <= now);
         if !is_full && !is_look {
             return state.is_known;

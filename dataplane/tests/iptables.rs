@@ -17,7 +17,7 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::feature::{
     Backend, BackendChoice, BackendProbe, SystemProbe, detect_backend, detect_features,
 };
-use tortie_dataplane::iptables::{Options, sweep_other_backend};
+use tortie_dataplane::iptables::{IptablesTable, Options, read_together, sweep_other_backend};
 use tortie_dataplane::reconcile::{Driver, Phase, Report};
 use tortie_rules::render::{InsertMode, Table, TableChange};
 
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         five_thousand_chains_are_one_restore,
         every_table_that_was_never_used_reads_as_empty,
         leftovers_in_the_other_back_end_are_swept,
+        four_tables_are_read_by_one_program,
     ];
     tests.push(Test::new(
         "the_back_end_with_rules_is_detected",
@@ -394,4 +395,36 @@ fn detection(case: Case) {
     case.ipt("-t mangle -N KUBE-KUBELET-CANARY");
     assert_eq!(detect().backend, Backend::Nft, "{:?}", detect());
     assert!(detect_features(Backend::Nft).nflog_size);
+}
+
+fn four_tables_are_read_by_one_program(case: Case) {
+    add_foreign_rules(case);
+    let mut first = case.programmed();
+    let tables =
+        || Table::ALL.map(|table| IptablesTable::new(case.version, table, case.tools(), Options::default()));
+    for table in [Table::Nat, Table::Mangle] {
+        let mut driver = case.driver(table);
+        driver.change(chain("cali-x", &["-j RETURN"]));
+        driver.observe().unwrap();
+        enforce(&mut driver);
+    }
+    let mut drivers = tables();
+    read_together(&mut drivers.each_mut());
+    for (driver, table) in drivers.iter_mut().zip(Table::ALL) {
+        match table {
+            Table::Filter => want_policy(driver),
+            Table::Nat | Table::Mangle => driver.change(chain("cali-x", &["-j RETURN"])),
+            Table::Raw => {}
+        }
+        driver.observe().unwrap();
+        assert_eq!(enforce(driver), Report::default(), "{table}: it is all there");
+    }
+    assert_eq!(drivers.iter().map(IptablesTable::commands_run).sum::<usize>(), 1);
+    // What was read together is believed once; the next reading is a new one.
+    case.ipt("-F cali-from-wl");
+    let filter = &mut drivers[Table::ALL.iter().position(|table| *table == Table::Filter).unwrap()];
+    filter.observe().unwrap();
+    assert_eq!(enforce(filter).changed, 1);
+    first.observe().unwrap();
+    case.assert_policy_is_in_force();
 }

@@ -13,7 +13,7 @@ use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, IptablesTable, RuleWatch, Tools, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
-use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
+use tortie_dataplane::reconcile::{Phase, Problem, Report};
 use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
@@ -60,6 +60,15 @@ impl Family {
         self.tables.values_mut().map(|t| t as &mut dyn Steer).collect()
     }
 
+    /// Reads the tables with one program when several are due.
+    fn read_tables(&mut self, now: Instant) {
+        let due = self.tables.values_mut().filter(|t| t.is_read_due(now)).map(|t| &mut t.driver);
+        let mut due: Vec<&mut IptablesTable> = due.collect();
+        if due.len() > 1 {
+            iptables::read_together(&mut due);
+        }
+    }
+
     fn is_enforced(&self) -> bool {
         self.tables.values().all(|t| t.is_settled(Phase::Enforce))
     }
@@ -80,6 +89,7 @@ pub(super) struct Kernel {
     rules: Option<RuleWatch>,
     refused: BTreeMap<String, Problem>,
     max_set_size: u32,
+    has_more_to_withdraw: bool,
     sweep: Sweep,
     /// Why a family that is wanted is left out.
     pub(super) left_out: Vec<SettingProblem>,
@@ -141,6 +151,7 @@ impl Kernel {
             rules,
             refused: BTreeMap::new(),
             max_set_size: settings.compile.max_set_size,
+            has_more_to_withdraw: false,
             sweep: Sweep {
                 every: settings.iptables_refresh,
                 next: Some(Instant::now()),
@@ -314,6 +325,7 @@ impl Kernel {
         let before = self.restores();
         let mut done = Report::default();
         for family in &mut self.families {
+            family.read_tables(now);
             done.merge(pass(&mut family.tables(), &[Phase::Enforce], now));
             if family.is_enforced() {
                 let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
@@ -322,7 +334,10 @@ impl Kernel {
             }
         }
         if self.families.iter().all(Family::is_enforced) {
-            done.merge(pass(&mut [&mut self.sets], &[Phase::Withdraw], now));
+            let withdrawn = pass(&mut [&mut self.sets], &[Phase::Withdraw], now);
+            // A pass destroys only so many sets, so that it holds up no change; the next one follows at once.
+            self.has_more_to_withdraw = withdrawn.changed > 0 && !self.sets.is_settled(Phase::Withdraw);
+            done.merge(withdrawn);
             self.sweep(now);
         }
         // Word of our own writes has come; it wakes nobody.
@@ -368,6 +383,7 @@ impl Kernel {
             self.sysctls.next_deadline(now),
             self.conntrack.next_deadline(now),
             self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
+            self.has_more_to_withdraw.then_some(now),
         ];
         tables.chain(routes).chain(rest.into_iter().flatten()).min()
     }
@@ -412,8 +428,7 @@ fn usable_tools(
         format!("no iptables-{backend}-save and -restore for {version}; on Debian: apt-get install iptables")
     })?;
     tools.writers = writers.clone();
-    let mut filter = IptablesTable::new(version, Table::Filter, tools.clone(), options.clone());
-    filter.observe().map_err(|error| chain(&error))?;
+    tools.try_out(options).map_err(|error| chain(&error))?;
     Ok(tools)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
 
-use super::{IptablesTable, Options, Tools, Writers};
+use super::{IptablesTable, Options, Tools, Writers, read_together};
 use crate::feature::{Backend, Features, find_exact_program, legacy_tables};
 use crate::reconcile::{Driver, Phase, Problem, Report};
 
@@ -30,9 +30,13 @@ pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Option
         let writers = Writers::default();
         let tools = Tools { save, restore, list: None, backend: other, features, writers };
         let is_there = present_tables(other, version);
-        for table in Table::ALL.into_iter().filter(|table| is_there(*table)) {
-            report.merge(sweep_table(version, table, &tools, options));
+        let present = Table::ALL.into_iter().filter(|table| is_there(*table));
+        let driver = |table| IptablesTable::new(version, table, tools.clone(), options.clone());
+        let mut drivers: Vec<IptablesTable> = present.map(driver).collect();
+        if drivers.len() > 1 {
+            read_together(&mut drivers.iter_mut().collect::<Vec<_>>());
         }
+        drivers.into_iter().for_each(|driver| report.merge(sweep_table(driver)));
     }
     report
 }
@@ -51,17 +55,17 @@ fn has_ipv6() -> bool {
     Path::new("/proc/thread-self/net/if_inet6").exists()
 }
 
-fn sweep_table(version: IpVersion, table: Table, tools: &Tools, options: &Options) -> Report {
-    let mut driver = IptablesTable::new(version, table, tools.clone(), options.clone());
+fn sweep_table(mut driver: IptablesTable) -> Report {
+    let (backend, table, version) = (driver.tools.backend, driver.table, driver.version);
     if let Err(error) = driver.observe() {
-        let object = format!("leftovers in {} {table} ({version})", tools.backend);
+        let object = format!("leftovers in {backend} {table} ({version})");
         let problems = vec![Problem { object, error: error.to_string() }];
         return Report { calls: 1, changed: 0, problems };
     }
     let mut report = driver.apply(Phase::Enforce);
     report.calls += 1;
     if report.changed > 0 {
-        tracing::info!(backend = %tools.backend, %table, %version, "removed rules of the other back end");
+        tracing::info!(%backend, %table, %version, "removed rules of the other back end");
     }
     report
 }

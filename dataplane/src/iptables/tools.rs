@@ -1,5 +1,6 @@
 //! The programs of one back end and how they are called.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,40 @@ impl Tools {
         }
         if outcome.status.success() || is_missing_table(&outcome.stderr) {
             return Ok(snapshot);
+        }
+        Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))))
+    }
+
+    /// Reads all tables at once. Those that are not there are empty; those that cannot be read are left out.
+    pub(super) fn read_all(&self, options: &Options) -> Result<BTreeMap<Table, Snapshot>, DriverError> {
+        let mut parsers = Table::ALL.map(|table| (table, SaveParser::new(table)));
+        let timeout = options.command_timeout;
+        let job = Job { program: &self.save, args: &[], stdin: b"", timeout, writers: None };
+        let failed =
+            |message: String| DriverError::Command { command: command_line(&self.save, &[]), message };
+        let mut feed = |piece: &[u8]| parsers.iter_mut().for_each(|(_, parser)| parser.feed(piece));
+        let outcome = run(&job, &mut feed).map_err(|error| failed(error.chain()))?;
+        if !outcome.status.success() {
+            return Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))));
+        }
+        let snapshots = parsers.map(|(table, parser)| (table, parser.finish()));
+        Ok(snapshots.into_iter().filter(|(_, snapshot)| !snapshot.incompatible).collect())
+    }
+
+    /// Whether these programs get at the kernel's tables at all. Nothing is changed.
+    ///
+    /// # Errors
+    /// What keeps them from it.
+    pub fn try_out(&self, options: &Options) -> Result<(), DriverError> {
+        let args = ["--noflush", "--test"].map(str::to_owned);
+        let timeout = options.command_timeout;
+        let stdin = b"*filter\nCOMMIT\n";
+        let job = Job { program: &self.restore, args: &args, stdin, timeout, writers: None };
+        let failed =
+            |message: String| DriverError::Command { command: command_line(&self.restore, &args), message };
+        let outcome = run(&job, &mut |_| ()).map_err(|error| failed(error.chain()))?;
+        if outcome.status.success() {
+            return Ok(());
         }
         Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))))
     }
