@@ -16,9 +16,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = crate::on_both(
         "refused",
         &[
-            ("a_full_set_that_allows_is_reported_and_lets_nobody_else_in", full_allowing_set),
-            ("a_full_set_that_denies_leaves_closed_what_it_does_not_hold", full_denying_set),
-            ("a_full_set_behind_a_negation_leaves_closed_what_it_does_not_hold", full_negated_set),
+            ("a_set_that_allows_and_cannot_be_made_is_reported_and_lets_nobody_in", allowing_set),
+            ("a_set_that_denies_and_cannot_be_made_leaves_closed_what_it_does_not_hold", denying_set),
+            ("a_set_behind_a_negation_that_cannot_be_made_leaves_closed_what_it_does_not_hold", negated_set),
+            ("a_set_that_outgrows_its_limit_denies_all_the_time", growing_set),
             ("a_chain_that_is_refused_is_closed_and_the_others_are_enforced", refused_chain),
             ("a_program_that_fails_for_a_while_delays_and_breaks_nothing", failing_program),
         ],
@@ -30,25 +31,49 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Sets may have four members: enough for all sets but the one that a test fills.
-fn small_sets(backend: Backend) -> Result<Scene, Failed> {
-    let mut scene = shop::stocked(backend)?;
-    scene.set_env("FELIX_MAXIPSETSIZE", "4");
-    scene.start()?;
-    scene.expect(&SHOP)?;
-    Ok(scene)
-}
+/// A member of the network set and of no other set.
+const MARK: &str = "203.0.113.77";
 
 /// A network set with the address of `other` and as many more as are asked for, half of them below it.
 fn network_set(more: usize) -> String {
     let (below, above) = (0..more / 2, more / 2..more);
     let below = below.map(|n| format!("10.65.0.{n}, "));
     let above = above.map(|n| format!(", 10.65.2.{n}"));
-    let nets: Vec<String> = below.chain(["10.65.1.4".to_owned()]).chain(above).collect();
+    let nets: Vec<String> = below.chain([format!("10.65.1.4, {MARK}")]).chain(above).collect();
     format!(
         "apiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {{name: listed, namespace: shop, labels: {{list: all}}}}\nspec: {{nets: [{}]}}\n",
         nets.concat()
     )
+}
+
+/// The shop with the network set. The set of this policy's selector cannot be made: its name is that of one of
+/// another type, which rules of somebody else use.
+fn taken_set(backend: Backend, policy: &str) -> Result<Scene, Failed> {
+    let mut scene = shop::stocked(backend)?;
+    scene.write("set.yaml", network_set(0))?;
+    scene.write("list.yaml", policy)?;
+    scene.start()?;
+    let name = scene.set_with(NODE, MARK)?;
+    scene.remove("list.yaml")?;
+    scene.settle()?;
+    eventually("the set goes with its policy", || {
+        Ok((!scene.run(NODE, "ipset list -n")?.contains(&name)).then_some(()))
+    })?;
+    scene.run(NODE, &format!("ipset create {name} hash:ip,port"))?;
+    scene.iptables(NODE, "iptables -N FOREIGN")?;
+    scene.iptables(NODE, &format!("iptables -A FOREIGN -m set --match-set {name} src,src -j RETURN"))?;
+    scene.expect(&SHOP)?;
+    Ok(scene)
+}
+
+/// What is said of that set.
+const TAKEN: [&str; 2] = ["set cali40s:", "cannot replace it"];
+
+/// The rules of somebody else go, and a change makes the agent try again at once.
+fn free_set(scene: &mut Scene) -> Outcome {
+    scene.iptables(NODE, "iptables -F FOREIGN")?;
+    scene.write("set.yaml", network_set(1))?;
+    expect_mended(scene)
 }
 
 /// Waits until the agent says that it is not ready because of something with these words.
@@ -88,38 +113,29 @@ fn expect_mended(scene: &mut Scene) -> Outcome {
     Ok(())
 }
 
-fn full_allowing_set(backend: Backend) -> Outcome {
-    let mut scene = small_sets(backend)?;
-    scene.write("set.yaml", network_set(6))?;
+fn allowing_set(backend: Backend) -> Outcome {
     let text =
         "  selector: app == 'web'\n  ingress:\n  - action: Allow\n    source: {selector: list == 'all'}\n";
+    let mut scene = taken_set(backend, &policy("web-list", text))?;
     scene.write("web.yaml", policy("web-in", text))?;
-    expect_not_ready(&scene, &["set cali40s:", "full", "limit of 4"])?;
-    scene.expect(&[
-        (CLIENT, WEB, false),
-        (VAULT, WEB, false),
-        (CLIENT, VAULT, true),
-        (OTHER, VAULT, false),
-    ])?;
+    expect_not_ready(&scene, &TAKEN)?;
+    let closed = [(CLIENT, WEB, false), (VAULT, WEB, false), (CLIENT, VAULT, true), (OTHER, VAULT, false)];
+    scene.expect(&closed)?;
     expect_others_go_on(&scene)?;
-    scene.write("set.yaml", network_set(3))?;
-    expect_mended(&mut scene)?;
+    free_set(&mut scene)?;
     scene.expect(&[(CLIENT, WEB, false), (OTHER, WEB, true), (CLIENT, VAULT, true), (OTHER, VAULT, false)])
 }
 
 /// `web` lets all in but those of the network set.
-fn full_denying_set(backend: Backend) -> Outcome {
+fn denying_set(backend: Backend) -> Outcome {
     let rules = "  - action: Deny\n    source: {selector: list == 'all'}\n  - action: Allow\n";
-    full_set_that_closes(
-        backend,
-        &policy("web-list", &format!("  selector: app == 'web'\n  ingress:\n{rules}")),
-    )
+    set_that_closes(backend, &policy("web-list", &format!("  selector: app == 'web'\n  ingress:\n{rules}")))
 }
 
 /// The same, written otherwise. In a policy of a namespace `notSelector` would mean its pods without the listed.
-fn full_negated_set(backend: Backend) -> Outcome {
+fn negated_set(backend: Backend) -> Outcome {
     let rules = "  - action: Allow\n    source: {notSelector: list == 'all'}\n";
-    full_set_that_closes(
+    set_that_closes(
         backend,
         &format!(
             "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: web-list}}\nspec:\n  selector: app == 'web'\n  ingress:\n{rules}"
@@ -127,30 +143,47 @@ fn full_negated_set(backend: Backend) -> Outcome {
     )
 }
 
-fn full_set_that_closes(backend: Backend, policy: &str) -> Outcome {
-    let mut scene = small_sets(backend)?;
+fn set_that_closes(backend: Backend, policy: &str) -> Outcome {
+    let mut scene = taken_set(backend, policy)?;
     let closed = Watch::closed(&scene, OTHER, WEB)?;
-    let full = ["set cali40s:", "full", "limit of 4"];
-    // Full from the start, then full after it was not. The old policy goes when the new one is there.
-    scene.apply("set.yaml", network_set(20))?;
+    // The old policy goes when the new one is there.
     scene.write("list.yaml", policy)?;
-    expect_not_ready(&scene, &full)?;
+    expect_not_ready(&scene, &TAKEN)?;
     scene.remove("web.yaml")?;
-    for more in [20, 6] {
-        expect_not_ready(&scene, &full)?;
-        scene.expect(&[(OTHER, WEB, false), (CLIENT, VAULT, true), (OTHER, VAULT, false)])?;
-        expect_others_go_on(&scene)?;
-        // A new agent knows no earlier state of the set.
-        scene.start_on(NODE)?;
-        expect_not_ready(&scene, &full)?;
-        scene.expect(&[(OTHER, WEB, false)])?;
-        closed.goes_on()?;
-        scene.write("set.yaml", network_set(3))?;
-        expect_mended(&mut scene)?;
-        scene.expect(&[(CLIENT, WEB, true), (OTHER, WEB, false)])?;
-        scene.write("set.yaml", network_set(more))?;
-    }
+    scene.expect(&[(OTHER, WEB, false), (CLIENT, VAULT, true), (OTHER, VAULT, false)])?;
+    expect_others_go_on(&scene)?;
+    // A new agent knows no earlier state of the set.
+    scene.start_on(NODE)?;
+    expect_not_ready(&scene, &TAKEN)?;
+    scene.expect(&[(OTHER, WEB, false)])?;
+    closed.goes_on()?;
+    free_set(&mut scene)?;
+    scene.expect(&[(CLIENT, WEB, true), (OTHER, WEB, false)])?;
     closed.end()
+}
+
+/// `web` lets in all but those of a network set that grows beyond the limit of sets, and shrinks again.
+fn growing_set(backend: Backend) -> Outcome {
+    let mut scene = shop::stocked(backend)?;
+    scene.set_env("FELIX_MAXIPSETSIZE", "4");
+    let rules = "  - action: Deny\n    source: {selector: list == 'all'}\n  - action: Allow\n";
+    scene.write("web.yaml", policy("web-in", &format!("  selector: app == 'web'\n  ingress:\n{rules}")))?;
+    scene.write("set.yaml", network_set(1))?;
+    scene.start()?;
+    let (open, closed) = (Watch::open(&scene, CLIENT, WEB)?, Watch::closed(&scene, OTHER, WEB)?);
+    let name = scene.set_with(NODE, MARK)?;
+    for (more, limit) in [(20, 32), (60, 64), (6, 64), (1, 64)] {
+        scene.apply("set.yaml", network_set(more))?;
+        scene.expect_problem(Area::Kernel, &[])?;
+        let listed = scene.run(NODE, &format!("ipset list {name}"))?;
+        assert!(listed.contains(&format!("maxelem {limit} ")), "{more} more: {listed}");
+        assert!(listed.contains(&format!("Number of entries: {}\n", more + 2)), "{more} more: {listed}");
+    }
+    // The next agent makes it as small as it may be.
+    scene.start()?;
+    assert!(scene.run(NODE, &format!("ipset list -t {name}"))?.contains("maxelem 4 "));
+    closed.end()?;
+    open.end()
 }
 
 /// Puts a program before the real `iptables-BACKEND-restore` that fails when a shell condition on its input, the
