@@ -99,19 +99,6 @@ impl IptablesTable {
     }
 }
 
-/// Reads several tables of one IP version with one program, where each would run one of its own: to be called when
-/// they are about to be observed. What cannot be read so is left to them.
-pub fn read_together(tables: &mut [&mut IptablesTable]) {
-    let Some(first) = tables.first_mut() else { return };
-    first.commands_run += 1;
-    match first.tools.read_all(&first.options) {
-        Ok(mut snapshots) => {
-            tables.iter_mut().for_each(|table| table.read = snapshots.remove(&table.table));
-        }
-        Err(error) => tracing::debug!(%error, "tables cannot be read together"),
-    }
-}
-
 impl Driver for IptablesTable {
     fn name(&self) -> String {
         format!("iptables {} {}", self.version, self.table)
@@ -137,6 +124,18 @@ impl Driver for IptablesTable {
             }
         }
         Ok(())
+    }
+
+    /// Reads tables of one IP version with one program, where each would run one of its own.
+    fn read_together(tables: &mut [&mut Self]) {
+        let Some(first) = tables.first_mut() else { return };
+        first.commands_run += 1;
+        match first.tools.read_all(&first.options) {
+            Ok(mut snapshots) => {
+                tables.iter_mut().for_each(|table| table.read = snapshots.remove(&table.table));
+            }
+            Err(error) => tracing::debug!(%error, "tables cannot be read together"),
+        }
     }
 
     fn observe_touched(&mut self) -> Result<(), DriverError> {

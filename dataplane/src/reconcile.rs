@@ -79,6 +79,14 @@ pub trait Driver {
         self.observe()
     }
 
+    /// Prepares the next `observe` of several drivers, which is about to come, with one reading. Where that cannot be,
+    /// each reads for itself.
+    fn read_together(_drivers: &mut [&mut Self])
+    where
+        Self: Sized,
+    {
+    }
+
     /// Whether a driver whose last reading failed can still work, from what was known before.
     fn can_go_on(&self) -> bool {
         false

@@ -9,6 +9,8 @@
 //!
 //! Time is handed in. A pass with nothing due and nothing to do makes no kernel call.
 
+pub mod apart;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::feature::{
     Backend, BackendChoice, BackendProbe, SystemProbe, detect_backend, detect_features,
 };
-use tortie_dataplane::iptables::{IptablesTable, Options, read_together, sweep_other_backend};
+use tortie_dataplane::iptables::{IptablesTable, Options, sweep_other_backend};
 use tortie_dataplane::reconcile::{Driver, Phase, Report};
 use tortie_rules::render::{InsertMode, Table, TableChange};
 
@@ -409,7 +409,7 @@ fn four_tables_are_read_by_one_program(case: Case) {
         enforce(&mut driver);
     }
     let mut drivers = tables();
-    read_together(&mut drivers.each_mut());
+    IptablesTable::read_together(&mut drivers.each_mut());
     for (driver, table) in drivers.iter_mut().zip(Table::ALL) {
         match table {
             Table::Filter => want_policy(driver),

@@ -13,7 +13,7 @@ use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, IptablesTable, RuleWatch, Tools, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
-use tortie_dataplane::reconcile::{Phase, Problem, Report};
+use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
 use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
@@ -65,7 +65,7 @@ impl Family {
         let due = self.tables.values_mut().filter(|t| t.is_read_due(now)).map(|t| &mut t.driver);
         let mut due: Vec<&mut IptablesTable> = due.collect();
         if due.len() > 1 {
-            iptables::read_together(&mut due);
+            IptablesTable::read_together(&mut due);
         }
     }
 

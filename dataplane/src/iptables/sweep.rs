@@ -8,7 +8,7 @@ use std::path::Path;
 use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
 
-use super::{IptablesTable, Options, Tools, Writers, read_together};
+use super::{IptablesTable, Options, Tools, Writers};
 use crate::feature::{Backend, Features, find_exact_program, legacy_tables};
 use crate::reconcile::{Driver, Phase, Problem, Report};
 
@@ -34,7 +34,7 @@ pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Option
         let driver = |table| IptablesTable::new(version, table, tools.clone(), options.clone());
         let mut drivers: Vec<IptablesTable> = present.map(driver).collect();
         if drivers.len() > 1 {
-            read_together(&mut drivers.iter_mut().collect::<Vec<_>>());
+            IptablesTable::read_together(&mut drivers.iter_mut().collect::<Vec<_>>());
         }
         drivers.into_iter().for_each(|driver| report.merge(sweep_table(driver)));
     }
