@@ -311,8 +311,8 @@ impl<'a> Engine<'a> {
             self.feed.handle(event);
         }
         self.feed.deliver_sets(&mut self.kernel);
-        let (provided, incomplete) = self.kernel.provide(now);
-        self.feed.deliver_rest(&incomplete, &mut self.kernel);
+        let (provided, broken) = self.kernel.provide(now);
+        self.feed.deliver_rest(&broken, &mut self.kernel);
         let mut report = self.kernel.enforce(now);
         report.done.merge(provided);
         let is_applied = self.publish(&report, now.elapsed());

@@ -149,6 +149,12 @@ impl IpSets {
         self.dirty.iter().filter(is_incomplete).cloned().collect()
     }
 
+    /// Wanted sets in whose place the kernel has something else, or that hold what could not be taken out.
+    pub fn strange(&self) -> BTreeSet<String> {
+        let is_strange = |name: &&String| self.sets.get(*name).is_some_and(Set::is_strange);
+        self.dirty.iter().filter(is_strange).cloned().collect()
+    }
+
     /// Puts a set into the right worklist, or forgets it.
     fn settle(&mut self, name: &str) {
         let Some(set) = self.sets.get(name) else { return };

@@ -9,7 +9,7 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::link::{Link, MacAddr};
 use tortie_dataplane::route::RouteSpec;
 use tortie_rules::compile::Config;
-use tortie_rules::compile::classic::Classic;
+use tortie_rules::compile::classic::{BrokenSets, Classic};
 use tortie_rules::graph::Graph;
 use tortie_rules::graph::model::{Event, LocalEndpoint};
 use tortie_rules::render::iptables::Features;
@@ -106,8 +106,8 @@ impl Feed {
     }
 
     /// Tells the drivers what changed of the rest, given the sets that are not as wanted.
-    pub(super) fn deliver_rest(&mut self, incomplete: &BTreeSet<String>, kernel: &mut Kernel) {
-        self.classic.set_broken_sets(incomplete);
+    pub(super) fn deliver_rest(&mut self, broken: &BrokenSets, kernel: &mut Kernel) {
+        self.classic.set_broken_sets(broken);
         for update in self.classic.poll_tables() {
             kernel.change_table(update);
         }

@@ -17,7 +17,7 @@ use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
 use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
-use tortie_rules::compile::classic::{self, SetChange, TableUpdate};
+use tortie_rules::compile::classic::{self, BrokenSets, SetChange, TableUpdate};
 use tortie_rules::graph::model;
 use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
@@ -314,9 +314,10 @@ impl Kernel {
     }
 
     /// Brings the sets in line. Returns those that are not as wanted.
-    pub(super) fn provide(&mut self, now: Instant) -> (Report, BTreeSet<String>) {
+    pub(super) fn provide(&mut self, now: Instant) -> (Report, BrokenSets) {
         let report = pass(&mut [&mut self.sets], &[Phase::Provide], now);
-        (report, self.sets.driver.incomplete())
+        let sets = &self.sets.driver;
+        (report, BrokenSets { incomplete: sets.incomplete(), strange: sets.strange() })
     }
 
     /// Brings the rest in line: rules, and where they are in force, what connects endpoints. A family that cannot be

@@ -284,6 +284,16 @@ impl Set {
             && self.action() == Action::Nothing
     }
 
+    /// What a rule would find in it is not only what is wanted.
+    pub(super) fn is_strange(&self) -> bool {
+        self.wanted.is_some()
+            && match &self.actual {
+                Actual::Unlike => true,
+                Actual::Tracked(difference) => !difference.delete.is_empty(),
+                Actual::Absent | Actual::Unread => false,
+            }
+    }
+
     /// Everything that keeps the kernel from having what is wanted, in words.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.failure.iter().cloned().collect();

@@ -28,7 +28,7 @@ pub(crate) struct Chains {
     dirty: BTreeSet<String>,
     programmed: BTreeSet<String>,
     /// Sets that the kernel does not hold as wanted.
-    broken_sets: BTreeSet<String>,
+    broken_sets: BrokenSets,
 }
 
 impl Chains {
@@ -95,11 +95,17 @@ impl Chains {
     }
 
     /// Notes which sets the kernel does not hold as wanted.
-    pub(crate) fn set_broken_sets(&mut self, broken: &BTreeSet<String>) {
-        let changed: BTreeSet<&String> = self.broken_sets.symmetric_difference(broken).collect();
-        if changed.is_empty() {
+    pub(crate) fn set_broken_sets(&mut self, broken: &BrokenSets) {
+        if self.broken_sets == *broken {
             return;
         }
+        let changed: BTreeSet<&String> = [
+            self.broken_sets.incomplete.symmetric_difference(&broken.incomplete),
+            self.broken_sets.strange.symmetric_difference(&broken.strange),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         let refers =
             |rule: &Rule| rule.matches.iter().filter_map(set_match).any(|(name, _)| changed.contains(name));
         let live = self.entries.iter().filter(|(_, e)| e.references > 0);
@@ -152,14 +158,21 @@ impl Chains {
 
     /// The chain's stand-in, if a broken set would make it let more through.
     fn closed(&self, name: &str, chain: Option<&Chain>, marks: &Marks) -> Option<Chain> {
-        let rules = || chain.into_iter().flat_map(|c| &c.rules);
-        let mut broken = rules().flat_map(|rule| {
-            let sets = rule.matches.iter().filter_map(set_match);
-            sets.filter(move |(_, negate)| opens_by_missing_members(rule, *negate, marks)).map(|(set, _)| set)
-        });
-        broken
-            .find(|set| self.broken_sets.contains(*set))
-            .map(|set| close(name, &format!("set {set} is incomplete")))
+        let BrokenSets { incomplete, strange } = &self.broken_sets;
+        if incomplete.is_empty() && strange.is_empty() {
+            return None;
+        }
+        chain.into_iter().flat_map(|c| &c.rules).find_map(|rule| {
+            rule.matches.iter().filter_map(set_match).find_map(|(set, negate)| {
+                if strange.contains(set) && decides(rule, marks) {
+                    Some(close(name, &format!("set {set} is not ours")))
+                } else if incomplete.contains(set) && opens_by_missing_members(rule, negate, marks) {
+                    Some(close(name, &format!("set {set} is incomplete")))
+                } else {
+                    None
+                }
+            })
+        })
     }
 
     /// Counts a reference; with the first, the chain and what it refers to become live.
@@ -191,6 +204,16 @@ impl Chains {
     }
 }
 
+/// Sets that the kernel does not hold as wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokenSets {
+    /// They lack members, or are not known to have them all.
+    pub incomplete: BTreeSet<String>,
+    /// What is in them is not what should be: sets of another kind under the same name, or with members that cannot
+    /// be taken out.
+    pub strange: BTreeSet<String>,
+}
+
 /// A chain that lets nothing through.
 fn close(name: &str, why: &str) -> Chain {
     let rule = Rule::always(Action::Drop).comment(format!("Closed: {why}"));
@@ -203,6 +226,12 @@ fn set_match(m: &Match) -> Option<(&String, bool)> {
         Match::Set { name, negate, .. } => Some((name, *negate)),
         _ => None,
     }
+}
+
+/// Whether the rule takes part in a policy's decision.
+fn decides(rule: &Rule, marks: &Marks) -> bool {
+    let deciding = [marks.accept, marks.drop, marks.pass, marks.scratch0, marks.scratch1];
+    matches!(rule.action, Some(Action::SetMark(bit)) if deciding.contains(&bit))
 }
 
 /// Whether members that a set lacks make this rule let more through: then a denial or a pass misses packets, or an
@@ -309,10 +338,14 @@ mod tests {
             let rules = vec![with_set(negate, bit), Rule::always(Action::Return)];
             chains.set(Chain { name: "a".to_owned(), rules });
             assert_eq!(names(&mut chains), ["+a:2", "hooks"]);
-            chains.set_broken_sets(&BTreeSet::from(["s".to_owned()]));
+            let names_of_s = BTreeSet::from(["s".to_owned()]);
+            let incomplete = BrokenSets { incomplete: names_of_s.clone(), ..BrokenSets::default() };
+            chains.set_broken_sets(&incomplete);
             let rules = if is_closed { 1 } else { 2 };
             assert_eq!(names(&mut chains), [format!("+a:{rules}")], "{negate} {bit:#x}");
-            chains.set_broken_sets(&BTreeSet::new());
+            chains.set_broken_sets(&BrokenSets { strange: names_of_s, ..incomplete });
+            assert_eq!(names(&mut chains), ["+a:1"], "{negate} {bit:#x}: whatever is in the set");
+            chains.set_broken_sets(&BrokenSets::default());
             assert_eq!(names(&mut chains), ["+a:2"]);
         }
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tortie_api::net::IpVersion;
 
 use self::endpoints::EndpointChains;
+pub use super::chains::BrokenSets;
 use super::chains::Chains;
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
@@ -174,9 +175,9 @@ impl Classic {
 
     /// Notes which sets the kernel does not hold as wanted: policies that would let more through by that are
     /// closed.
-    pub fn set_broken_sets(&mut self, names: &BTreeSet<String>) {
+    pub fn set_broken_sets(&mut self, broken: &BrokenSets) {
         let tables = self.rulesets.iter_mut().flat_map(|ruleset| ruleset.tables.values_mut());
-        tables.for_each(|chains| chains.set_broken_sets(names));
+        tables.for_each(|chains| chains.set_broken_sets(broken));
     }
 
     /// Changes of sets since the last call, in order.
