@@ -55,15 +55,23 @@ pub struct Writers(Arc<Mutex<Ids>>);
 
 #[derive(Debug, Default)]
 struct Ids {
+    count: usize,
     running: BTreeSet<u32>,
     /// They have ended, and what they did may not have been heard of yet.
     ended: BTreeSet<u32>,
 }
 
 impl Writers {
+    /// How many have been started so far.
+    pub fn count(&self) -> usize {
+        self.lock().count
+    }
+
     /// A program was started and has not got its input yet.
     pub(super) fn started(&self, id: u32) {
-        self.lock().running.insert(id);
+        let mut ids = self.lock();
+        ids.count += 1;
+        ids.running.insert(id);
     }
 
     /// It has ended.

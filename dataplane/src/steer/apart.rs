@@ -43,6 +43,8 @@ struct Journey<D> {
     since: Instant,
     /// Whoever waits for it has ceased to: it says so when it is back.
     is_late: Arc<AtomicBool>,
+    /// It left with nothing to write, only to read again.
+    is_settled: bool,
     /// What it had met before.
     problems: Vec<Problem>,
 }
@@ -68,16 +70,16 @@ impl<D: Driver + Send + 'static> Apart<D> {
         }
     }
 
-    /// Whether the driver is at work longer than others wait for it.
-    pub fn is_away(&self) -> bool {
-        matches!(self.seat, Seat::Away(_))
+    /// Whether the driver is at work longer than others wait for it, and has something to write.
+    pub fn is_behind(&self) -> bool {
+        matches!(&self.seat, Seat::Away(journey) if !journey.is_settled || !self.untold.is_empty())
     }
 
-    /// Whether the kernel is known to hold all that this phase is about.
+    /// Whether the kernel is known to hold all that this phase is about. One that only reads is believed what it knew.
     pub fn is_settled(&self, phase: Phase) -> bool {
         match &self.seat {
             Seat::Here(steered) => steered.is_settled(phase),
-            Seat::Away(_) => false,
+            Seat::Away(_) => !self.is_behind(),
         }
     }
 
@@ -188,7 +190,8 @@ fn set_out<D: Driver + Send + 'static>(group: &mut [&mut Apart<D>], phase: Phase
         let (home, back) = channel();
         let is_late = Arc::new(AtomicBool::new(false));
         let problems = driver.problems();
-        let journey = Journey { back, since: Instant::now(), is_late: is_late.clone(), problems };
+        let (since, is_settled) = (Instant::now(), driver.is_settled(phase));
+        let journey = Journey { back, since, is_late: is_late.clone(), is_settled, problems };
         if let Seat::Here(steered) = std::mem::replace(&mut driver.seat, Seat::Away(journey)) {
             travellers.push(Traveller { steered, home, is_late });
         }

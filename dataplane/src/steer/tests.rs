@@ -9,6 +9,7 @@ struct Fake {
     actual: Option<u32>,
     kernel: u32,
     fail_observe: bool,
+    can_go_on: bool,
     fail_apply: bool,
     observed: usize,
     applied: usize,
@@ -40,6 +41,10 @@ impl Driver for Fake {
         }
         self.actual = Some(self.kernel);
         Ok(())
+    }
+
+    fn can_go_on(&self) -> bool {
+        self.can_go_on
     }
 
     fn plan(&self, phase: Phase) -> Box<dyn Plan> {
@@ -127,4 +132,38 @@ fn nothing_is_connected_while_rules_are_not_in_force() {
     let retry = rules.next_deadline(now).expect("it is tried again");
     pass(&mut [&mut rules, &mut routes], &Phase::ALL, retry);
     assert_eq!(routes.driver.kernel, 1);
+}
+
+#[test]
+fn a_driver_that_remembers_works_on_though_it_cannot_read_and_the_fault_stays_told() {
+    let mut driver = steered(Phase::Enforce, 1);
+    let start = Instant::now();
+    pass(&mut [&mut driver], &Phase::ALL, start);
+    (driver.driver.fail_observe, driver.driver.can_go_on) = (true, true);
+    let later = start + Duration::from_mins(2);
+    pass(&mut [&mut driver], &Phase::ALL, later);
+    driver.driver.wanted = 2;
+    assert_eq!(pass(&mut [&mut driver], &Phase::ALL, later).changed, 1);
+    assert_eq!((driver.driver.kernel, driver.problems().len()), (2, 1));
+    driver.driver.fail_observe = false;
+    pass(&mut [&mut driver], &Phase::ALL, later + Duration::from_mins(1));
+    assert_eq!(driver.problems(), []);
+}
+
+#[test]
+fn what_others_touched_is_looked_at_at_once_and_not_too_often() {
+    let mut driver = steered(Phase::Enforce, 1);
+    let start = Instant::now();
+    pass(&mut [&mut driver], &Phase::ALL, start);
+    for times in 1..=20 {
+        driver.driver.kernel = 7;
+        driver.touched(start);
+        pass(&mut [&mut driver], &Phase::ALL, start);
+        let is_mended = driver.driver.kernel == 1;
+        assert_eq!(is_mended, times <= LOOKS_AT_ONCE, "{times}");
+    }
+    let due = driver.next_deadline(start).unwrap();
+    assert_eq!(due, start + LOOK_INTERVAL);
+    pass(&mut [&mut driver], &Phase::ALL, due);
+    assert_eq!(driver.driver.kernel, 1);
 }

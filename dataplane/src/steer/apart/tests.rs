@@ -32,6 +32,9 @@ impl Driver for Gated {
     }
 
     fn observe(&mut self) -> Result<(), DriverError> {
+        if let Some(gate) = self.gate.as_ref().filter(|_| self.actual.is_some()) {
+            drop(gate.lock().unwrap());
+        }
         self.actual = Some(self.actual.unwrap_or(0));
         Ok(())
     }
@@ -80,7 +83,7 @@ fn a_slow_driver_holds_up_no_other_and_is_told_what_it_missed() {
     // The quick one is awaited: it is behind the slow one in line only for as long as there is patience.
     pass(&mut [&mut quick], LONG, &wake);
     pass(&mut [&mut slow, &mut quick], Duration::ZERO, &wake);
-    assert!(slow.is_away() && !slow.is_settled(Phase::Enforce));
+    assert!(slow.is_behind() && !slow.is_settled(Phase::Enforce));
     assert!(quick.is_settled(Phase::Enforce));
     want(&mut slow, 7);
     want(&mut quick, 7);
@@ -122,8 +125,25 @@ fn one_that_is_away_can_be_waited_for() {
     let wake: Wake = Arc::new(|| ());
     let closed = gate.lock().unwrap();
     pass(&mut [&mut slow], Duration::ZERO, &wake);
-    assert!(slow.is_away());
+    assert!(slow.is_behind());
     drop(closed);
     slow.join();
     assert!(slow.is_settled(Phase::Enforce));
+}
+
+#[test]
+fn one_that_only_reads_again_is_believed_what_it_knew() {
+    let gate = Arc::new(Mutex::new(()));
+    let mut slow = gated("slow", Some(gate.clone()));
+    let wake: Wake = Arc::new(|| ());
+    pass(&mut [&mut slow], LONG, &wake);
+    let closed = gate.lock().unwrap();
+    slow.tell(|steered| steered.touched(Instant::now()));
+    pass(&mut [&mut slow], Duration::ZERO, &wake);
+    assert!(matches!(slow.seat, Seat::Away(_)));
+    assert!(slow.is_settled(Phase::Enforce) && !slow.is_behind());
+    want(&mut slow, 2);
+    assert!(!slow.is_settled(Phase::Enforce) && slow.is_behind(), "it has not been told yet");
+    drop(closed);
+    slow.join();
 }
