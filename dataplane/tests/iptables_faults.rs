@@ -6,7 +6,7 @@ mod common;
 #[path = "common/tables.rs"]
 mod tables;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,12 +32,14 @@ fn main() -> ExitCode {
         a_refused_hook_is_reported_and_the_rest_is_in_force,
         a_restore_that_always_fails_is_a_problem_of_the_table,
         a_program_that_hangs_is_a_problem_of_the_table,
+        a_restore_that_fails_now_and_then_ends_as_wanted,
     ];
     tests.push(Test::new("a_held_lock_is_a_problem_and_not_a_refused_rule", &["flock"], || {
         LEGACY_V4.run(held_lock)
     }));
     tests
         .push(Test::new("a_table_that_only_nft_can_show_is_an_error", &["nft"], || NFT_V4.run(incompatible)));
+    tests.push(Test::new("a_full_disk_is_a_problem_until_there_is_room", &[], || LEGACY_V4.run(a_full_disk)));
     common::run(tests)
 }
 
@@ -262,11 +264,10 @@ fn incompatible(case: Case) {
     sh("nft add rule ip filter FORWARD quota over 5 mbytes drop");
     let error = driver.observe().unwrap_err().to_string();
     assert!(error.contains("table filter is incompatible"), "{error}");
-    // What was programmed before can still be changed, and the fault stays reported.
+    // What was programmed before can still be changed. That it cannot be read is kept by who asked for it.
     driver.change(chain("cali-new", &["-j DROP"]));
-    let report = driver.apply(Phase::Enforce);
-    assert!(problem_of(&report, "table filter").contains("incompatible"));
-    assert_eq!(report.changed, 1);
+    assert!(driver.can_go_on());
+    assert_eq!(enforce(&mut driver).changed, 1);
     assert!(sh("nft list chain ip filter cali-new").contains("drop"));
     // A fresh process cannot tell what is there, and so writes nothing.
     let mut fresh = case.driver(Table::Filter);
@@ -278,5 +279,71 @@ fn incompatible(case: Case) {
     sh("nft flush chain ip filter FORWARD");
     driver.observe().unwrap();
     enforce(&mut driver);
+    case.assert_policy_is_in_force();
+}
+
+/// A program in the place of the real restore: what it does first may end it.
+fn doctored(case: Case, folder: &Path, first: &str) -> IptablesTable {
+    let tools = case.tools();
+    let script = folder.join("restore");
+    let text = format!("#!/bin/sh\n{first}\nexec {} \"$@\"\n", tools.restore.display());
+    std::fs::write(&script, text).unwrap();
+    sh(&format!("chmod +x {}", script.display()));
+    let tools = Tools { restore: script, ..tools };
+    IptablesTable::new(case.version, Table::Filter, tools, Options::default())
+}
+
+fn a_full_disk(case: Case) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // Room for no file but the folder itself.
+    sh(&format!("mount -t tmpfs -o nr_inodes=1,size=4k none {}", disk.display()));
+    let lock = format!("export XTABLES_LOCKFILE={}/lock", disk.display());
+    let mut driver = doctored(case, folder.path(), &lock);
+    want_policy(&mut driver);
+    driver.observe().unwrap();
+    for _ in 0..3 {
+        let report = driver.apply(Phase::Enforce);
+        assert!(problem_of(&report, "table filter").contains("lock file"), "{:?}", report.problems);
+        assert_eq!(report.problems.len(), 1, "no chain is to blame");
+    }
+    assert_eq!(case.chains(Table::Filter), [""; 0]);
+    sh(&format!("mount -o remount,nr_inodes=10 {}", disk.display()));
+    enforce(&mut driver);
+    case.assert_policy_is_in_force();
+    sh(&format!("umount {}", disk.display()));
+}
+
+/// Fails in the first two of three runs, each time in another way, the last after it has done its work.
+fn a_restore_that_fails_now_and_then_ends_as_wanted(case: Case) {
+    let folder = tempfile::tempdir().unwrap();
+    let count = folder.path().join("count");
+    let real = case.tools().restore;
+    let first = format!(
+        "echo >> {0}\ncase $(($(wc -l < {0}) % 3)) in\n1) exit 1;;\n2) {1} \"$@\"; exit 1;;\nesac",
+        count.display(),
+        real.display()
+    );
+    let mut driver = doctored(case, folder.path(), &first);
+    want_policy(&mut driver);
+    driver.observe().unwrap();
+    for round in 0..20 {
+        let actions = [format!("-p tcp --dport {} -j RETURN", round + 1), "-j DROP".to_owned()];
+        let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+        driver.change(chain("cali-to-wl", &actions));
+        let mut tries = 0;
+        while !driver.apply(Phase::Enforce).problems.is_empty() {
+            // What the loop does after a failure.
+            driver.observe().unwrap();
+            tries += 1;
+            assert!(tries < 20, "round {round}");
+        }
+        assert_eq!(case.ids(Table::Filter, "cali-to-wl"), ids_of("cali-to-wl", &actions), "round {round}");
+    }
+    driver.change(chain("cali-to-wl", POLICY[3].1));
+    while !driver.apply(Phase::Enforce).problems.is_empty() {
+        driver.observe().unwrap();
+    }
     case.assert_policy_is_in_force();
 }
