@@ -11,6 +11,7 @@
 //! Before the datastore is in sync nothing is written. A change of settings ends the engine and another begins
 //! with the new ones: it reads kernel and datastore anew and writes only what differs.
 
+mod family;
 mod feed;
 mod kernel;
 mod waiting;
@@ -43,6 +44,8 @@ pub enum Input {
     Wait(Answer),
     /// Everything that was in the datastore when these began to wait has been told.
     Fence(u64, Vec<u64>),
+    /// A table that took long is done.
+    Woken,
     /// End, and leave everything in force.
     Stop,
 }
@@ -109,6 +112,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
             End::Stop => break,
             End::Restart => {
                 tracing::info!("settings changed; starting over with the new ones");
+                engine.kernel.join();
                 waiting = std::mem::take(&mut engine.waiting);
             }
         }
@@ -128,7 +132,7 @@ fn wait_for_stop(context: &Context, time: Duration, waiting: &mut Waiting) -> an
                     waiting.add(answer);
                 }
                 // Of an engine that is no more.
-                Input::Mirror(..) | Input::Fence(..) => {}
+                Input::Mirror(..) | Input::Fence(..) | Input::Woken => {}
             }
         }
     }
@@ -183,7 +187,11 @@ impl<'a> Engine<'a> {
     fn start(context: &'a Context, generation: u64) -> anyhow::Result<Self> {
         let felix = FelixLayers::read(context)?;
         let (settings, mut problems) = felix.resolve(&context.local_layers);
-        let kernel = Kernel::open(&settings)?;
+        let mailbox = context.mailbox.clone();
+        let wake = Arc::new(move || {
+            mailbox.send(Input::Woken);
+        });
+        let kernel = Kernel::open(&settings, wake)?;
         problems.extend(kernel.left_out.iter().cloned());
         report_settings(context, &settings, &problems);
         let mut graph = Graph::new(GraphOptions {
@@ -260,8 +268,8 @@ impl<'a> Engine<'a> {
                 Input::Fence(generation, numbers) if generation == self.generation => {
                     self.waiting.fenced(&numbers);
                 }
-                // Of an engine that is no more.
-                Input::Mirror(..) | Input::Fence(..) => {}
+                // Of an engine that is no more; the pass that follows sees who is back.
+                Input::Mirror(..) | Input::Fence(..) | Input::Woken => {}
                 Input::Stop => return Some(End::Stop),
             }
         }
@@ -325,13 +333,15 @@ impl<'a> Engine<'a> {
     fn publish(&mut self, report: &kernel::PassReport, took: Duration) -> bool {
         let kernel = self.kernel.problems();
         let published = Published {
-            is_applied: kernel.is_empty(),
+            is_applied: kernel.is_empty() && !self.kernel.is_busy(),
             counts: self.graph.counts(),
             pending: self.kernel.pending_interfaces(),
             kernel,
             revision: Some(self.graph.revision()),
         };
         let changed = report.done.changed;
+        let counters = self.kernel.counters(published.kernel.len());
+        self.context.shared.update(|s| s.counters = counters);
         if published != self.published {
             let mut policy = self.graph.problems();
             for problem in &mut policy {

@@ -72,8 +72,22 @@ pub struct Status {
     pub last_apply: Apply,
     /// Passes that changed something since the agent started.
     pub applies: u64,
+    /// What was done to the kernel and met there.
+    pub counters: Counters,
     /// What is not as it should be.
     pub problems: Vec<StatusProblem>,
+}
+
+/// Counted since the agent began, or began anew because settings changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counters {
+    /// Runs of `iptables-restore`, those that failed too.
+    pub restores: u64,
+    /// How often others have changed our tables, by what the kernel told (nft back end only).
+    pub foreign_changes: u64,
+    /// Kernel objects that are not as wanted now; what they guard is closed.
+    pub quarantined: u64,
 }
 
 /// One pass of bringing the kernel in line.

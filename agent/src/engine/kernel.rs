@@ -6,27 +6,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tortie_api::control::Apply;
+use tortie_api::control::{Apply, Counters};
 use tortie_api::net::IpVersion;
 use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
-use tortie_dataplane::iptables::{self, IptablesTable, RuleWatch, Tools, Writers, sweep_other_backend};
+use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
-use tortie_dataplane::reconcile::{Driver as _, Phase, Problem, Report};
-use tortie_dataplane::route::{RouteSpec, Routes, RoutesConfig};
+use tortie_dataplane::reconcile::{Phase, Problem, Report};
+use tortie_dataplane::route::RouteSpec;
+use tortie_dataplane::steer::apart::{Apart, Wake, work};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
 use tortie_rules::compile::classic::{self, BrokenSets, SetChange, TableUpdate};
 use tortie_rules::graph::model;
-use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
+use super::family::{Family, usable_tools};
 use crate::config::{SettingProblem, Settings};
 
-/// How long routes of others stay on a workload interface that has just appeared: the CNI plugin makes them
-/// before the datastore knows the endpoint.
-const ROUTE_GRACE: Duration = Duration::from_secs(10);
+/// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How often and at what distance reading the interfaces is tried.
 const LINK_TRIES: u32 = 20;
@@ -46,34 +46,6 @@ impl PassReport {
     }
 }
 
-/// Everything of one IP version.
-struct Family {
-    version: IpVersion,
-    /// Whether it is enforced. A family that is not is kept clean of what an agent left there before.
-    is_wanted: bool,
-    tables: BTreeMap<Table, Steered<IptablesTable>>,
-    routes: Option<Steered<Routes>>,
-}
-
-impl Family {
-    fn tables(&mut self) -> Vec<&mut dyn Steer> {
-        self.tables.values_mut().map(|t| t as &mut dyn Steer).collect()
-    }
-
-    /// Reads the tables with one program when several are due.
-    fn read_tables(&mut self, now: Instant) {
-        let due = self.tables.values_mut().filter(|t| t.is_read_due(now)).map(|t| &mut t.driver);
-        let mut due: Vec<&mut IptablesTable> = due.collect();
-        if due.len() > 1 {
-            IptablesTable::read_together(&mut due);
-        }
-    }
-
-    fn is_enforced(&self) -> bool {
-        self.tables.values().all(|t| t.is_settled(Phase::Enforce))
-    }
-}
-
 /// See the module's documentation.
 pub(super) struct Kernel {
     prefixes: Vec<String>,
@@ -88,8 +60,14 @@ pub(super) struct Kernel {
     /// Of the nft back end; the legacy one tells nobody.
     rules: Option<RuleWatch>,
     refused: BTreeMap<String, Problem>,
+    /// The restores that run.
+    writers: Writers,
+    /// Called when a table that took long is done.
+    wake: Wake,
     max_set_size: u32,
     has_more_to_withdraw: bool,
+    /// How often others have changed our tables.
+    foreign_changes: u64,
     sweep: Sweep,
     /// Why a family that is wanted is left out.
     pub(super) left_out: Vec<SettingProblem>,
@@ -104,7 +82,7 @@ struct Sweep {
 
 impl Kernel {
     /// Finds out what this node has, and opens what is needed. Nothing is written.
-    pub(super) fn open(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn open(settings: &Settings, wake: Wake) -> anyhow::Result<Self> {
         let detection = feature::detect_backend(settings.iptables_backend, &mut SystemProbe);
         if let Some(warning) = &detection.warning {
             tracing::warn!("{warning}");
@@ -131,7 +109,7 @@ impl Kernel {
         for version in IpVersion::BOTH {
             let is_wanted = settings.compile.versions.contains(&version);
             match usable_tools(version, backend, features, &options, &writers) {
-                Ok(tools) => families.push(family(version, is_wanted, &tools, &options, settings)),
+                Ok(tools) => families.push(Family::open(version, is_wanted, &tools, &options, settings)),
                 Err(why) if version == IpVersion::V4 => anyhow::bail!(why),
                 Err(why) if is_wanted => left_out.push(left_out_setting("Ipv6Support", &why)),
                 Err(_) => {}
@@ -150,8 +128,11 @@ impl Kernel {
             links,
             rules,
             refused: BTreeMap::new(),
+            writers,
+            wake,
             max_set_size: settings.compile.max_set_size,
             has_more_to_withdraw: false,
+            foreign_changes: 0,
             sweep: Sweep {
                 every: settings.iptables_refresh,
                 next: Some(Instant::now()),
@@ -199,8 +180,11 @@ impl Kernel {
             let family = self.families.iter_mut().find(|f| f.version == version);
             if let Some(steered) = family.and_then(|f| f.tables.get_mut(&table)) {
                 tracing::debug!(%version, %table, ?touch, "changed by others");
-                steered.driver.touch(touch);
-                steered.touched(now);
+                self.foreign_changes += 1;
+                steered.tell(move |steered| {
+                    steered.driver.touch(touch);
+                    steered.touched(now);
+                });
             }
         }
     }
@@ -286,7 +270,7 @@ impl Kernel {
     pub(super) fn change_table(&mut self, update: TableUpdate) {
         let family = self.families.iter_mut().find(|f| f.version == update.version);
         if let Some(table) = family.and_then(|f| f.tables.get_mut(&update.table)) {
-            table.driver.change(update.change);
+            table.tell(move |steered| steered.driver.change(update.change));
         }
     }
 
@@ -323,16 +307,14 @@ impl Kernel {
     /// Brings the rest in line: rules, and where they are in force, what connects endpoints. A family that cannot be
     /// enforced holds up no other.
     pub(super) fn enforce(&mut self, now: Instant) -> PassReport {
-        let before = self.restores();
-        let mut done = Report::default();
-        for family in &mut self.families {
-            family.read_tables(now);
-            done.merge(pass(&mut family.tables(), &[Phase::Enforce], now));
-            if family.is_enforced() {
-                let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
-                connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
-                done.merge(pass(&mut connect, &[Phase::Connect], now));
-            }
+        let before = self.writers.count();
+        let families = self.families.iter_mut();
+        let mut groups: Vec<Vec<_>> = families.map(|f| f.tables.values_mut().collect()).collect();
+        let mut done = work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake);
+        for family in self.families.iter_mut().filter(|f| f.is_enforced()) {
+            let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
+            connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
+            done.merge(pass(&mut connect, &[Phase::Connect], now));
         }
         if self.families.iter().all(Family::is_enforced) {
             let withdrawn = pass(&mut [&mut self.sets], &[Phase::Withdraw], now);
@@ -343,7 +325,7 @@ impl Kernel {
         }
         // Word of our own writes has come; it wakes nobody.
         self.poll_rules(now);
-        PassReport { done, restores: self.restores() - before }
+        PassReport { done, restores: self.writers.count() - before }
     }
 
     /// Removes leftovers of the other back end, once what replaces them is in force.
@@ -357,9 +339,28 @@ impl Kernel {
         self.sweep.next = if is_repeated { now.checked_add(self.sweep.every) } else { None };
     }
 
+    /// For the status.
+    pub(super) fn counters(&self, problems: usize) -> Counters {
+        Counters {
+            restores: self.writers.count() as u64,
+            foreign_changes: self.foreign_changes,
+            quarantined: problems as u64,
+        }
+    }
+
+    /// Whether a table is still being written.
+    pub(super) fn is_busy(&self) -> bool {
+        self.families.iter().flat_map(|f| f.tables.values()).any(Apart::is_behind)
+    }
+
+    /// Waits for the tables that are still being written: what is older must not come after what is newer.
+    pub(super) fn join(&mut self) {
+        self.families.iter_mut().flat_map(|f| f.tables.values_mut()).for_each(Apart::join);
+    }
+
     /// What could not be programmed.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let tables = self.families.iter().flat_map(|f| f.tables.values()).flat_map(Steer::problems);
+        let tables = self.families.iter().flat_map(|f| f.tables.values()).flat_map(Apart::problems);
         let routes = self.families.iter().filter_map(|f| f.routes.as_ref()).flat_map(Steer::problems);
         let rest = [self.sets.problems(), self.sysctls.problems(), self.conntrack.problems()];
         let known = self.refused.values().chain(&self.sweep.problems).cloned();
@@ -388,10 +389,6 @@ impl Kernel {
         ];
         tables.chain(routes).chain(rest.into_iter().flatten()).min()
     }
-
-    fn restores(&self) -> usize {
-        self.families.iter().flat_map(|f| f.tables.values()).map(|t| t.driver.restores_run()).sum()
-    }
 }
 
 /// Begins to watch interfaces. While many come up at once, the kernel may not let anybody read them in one go.
@@ -417,55 +414,8 @@ fn open_watch(backend: Backend, writers: &Writers) -> Option<RuleWatch> {
         .ok()
 }
 
-/// The programs of an IP version, tried out, or why it cannot be enforced here.
-fn usable_tools(
-    version: IpVersion,
-    backend: Backend,
-    features: feature::Features,
-    options: &iptables::Options,
-    writers: &Writers,
-) -> Result<Tools, String> {
-    let mut tools = Tools::find(version, backend, features).ok_or_else(|| {
-        format!("no iptables-{backend}-save and -restore for {version}; on Debian: apt-get install iptables")
-    })?;
-    tools.writers = writers.clone();
-    tools.try_out(options).map_err(|error| chain(&error))?;
-    Ok(tools)
-}
-
 fn left_out_setting(name: &str, why: &impl std::fmt::Display) -> SettingProblem {
     SettingProblem { source: "this node".to_owned(), name: name.to_owned(), message: why.to_string() }
-}
-
-fn family(
-    version: IpVersion,
-    is_wanted: bool,
-    tools: &Tools,
-    options: &iptables::Options,
-    settings: &Settings,
-) -> Family {
-    let (refresh, check) = (settings.iptables_refresh, settings.iptables_post_write_check);
-    let table = |table| {
-        let driver = IptablesTable::new(version, table, tools.clone(), options.clone());
-        (table, Steered::new(driver, refresh, check))
-    };
-    let routes = (!settings.route_sync_disabled).then(|| {
-        let driver = Routes::new(version, routes_config(is_wanted, settings), Box::new(Instant::now));
-        Steered::new(driver, settings.route_refresh, settings.route_refresh)
-    });
-    Family { version, is_wanted, tables: Table::ALL.map(table).into(), routes }
-}
-
-/// Of a family that is not wanted only our own routes are removed.
-fn routes_config(is_wanted: bool, settings: &Settings) -> RoutesConfig {
-    let mut protocols = vec![tortie_dataplane::route::PROTOCOL, settings.route_protocol];
-    protocols.dedup();
-    RoutesConfig {
-        workload_prefixes: settings.compile.interface_prefixes.clone(),
-        remove_external_routes: is_wanted && settings.remove_external_routes,
-        protocols,
-        grace: ROUTE_GRACE,
-    }
 }
 
 fn sysctls(settings: &Settings) -> Sysctls {
