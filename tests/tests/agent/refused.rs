@@ -24,6 +24,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             ("a_program_that_fails_for_a_while_delays_and_breaks_nothing", failing_program),
         ],
     );
+    trials.extend(crate::on_both(
+        "refused",
+        &[("a_table_whose_program_hangs_holds_up_no_other", hanging_table)],
+    ));
     trials.extend(crate::named(
         "refused",
         &[("a_rule_that_the_kernel_refuses_is_closed_and_named", refused_rule)],
@@ -172,7 +176,7 @@ fn growing_set(backend: Backend) -> Outcome {
     scene.start()?;
     let (open, closed) = (Watch::open(&scene, CLIENT, WEB)?, Watch::closed(&scene, OTHER, WEB)?);
     let name = scene.set_with(NODE, MARK)?;
-    for (more, limit) in [(20, 32), (60, 64), (6, 64), (1, 64)] {
+    for (more, limit) in [(20, 32), (60, 64), (6, 8), (0, 8)] {
         scene.apply("set.yaml", network_set(more))?;
         scene.expect_problem(Area::Kernel, &[])?;
         let listed = scene.run(NODE, &format!("ipset list {name}"))?;
@@ -264,6 +268,30 @@ fn failing_program(backend: Backend) -> Outcome {
     open.end()?;
     closed.end()?;
     scene.expect(&[(CLIENT, WEB, true), (OTHER, WEB, false), (CLIENT, VAULT, false), (OTHER, VAULT, true)])
+}
+
+fn hanging_table(backend: Backend) -> Outcome {
+    let mut scene = shop::stocked(backend)?;
+    scene.set_env("FELIX_IPTABLESREFRESHINTERVAL", "0.2");
+    let stuck = scene.lab.dir().join("stuck");
+    let wait = format!("while [ -e {} ]; do sleep 0.05; done; false", stuck.display());
+    doctor_restore(&mut scene, backend, &format!("grep -q '^[*]mangle' \"$input\" && {{ {wait}; }}"))?;
+    scene.start()?;
+    scene.expect(&SHOP)?;
+    let (open, closed) = (Watch::open(&scene, CLIENT, WEB)?, Watch::closed(&scene, OTHER, WEB)?);
+    fs::write(&stuck, "")?;
+    scene.iptables(NODE, "iptables -t mangle -F cali-PREROUTING")?;
+    // Nobody waits for it: the filter table follows its policies at once, again and again.
+    expect_others_go_on(&scene)?;
+    expect_not_ready(&scene, &["iptables IPv4 mangle", "still at work"])?;
+    expect_others_go_on(&scene)?;
+    fs::remove_file(&stuck)?;
+    expect_mended(&mut scene)?;
+    let mended = scene.iptables(NODE, "iptables -t mangle -S cali-PREROUTING")?;
+    assert!(mended.contains("-A cali-PREROUTING"), "{mended}");
+    open.end()?;
+    closed.end()?;
+    scene.expect(&SHOP)
 }
 
 /// The legacy back end's `limit` cannot count that far; that the kernel says, not the program.
