@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use tortie_api::manifest::parse_documents;
-use tortie_api::net::IpVersion;
-use tortie_rules::compile::Config;
+use tortie_api::net::{IpVersion, PortRange};
 use tortie_rules::compile::classic::Classic;
-use tortie_rules::compile::config::LogLimit;
+use tortie_rules::compile::config::{AllowAction, EndpointToHostAction, LogLimit};
+use tortie_rules::compile::{Config, Marks};
 use tortie_rules::graph::{Graph, Options};
 use tortie_rules::render::iptables::Features;
-use tortie_rules::render::{RenderedRule, TableChange};
+use tortie_rules::render::{InsertMode, RenderedRule, TableChange};
 
 /// Ids of our rules by table and chain.
 type Ids = BTreeMap<(String, String), Vec<String>>;
@@ -41,7 +41,7 @@ fn set_interfaces(graph: &mut Graph, file: &Path) {
 fn ours(state: &Path, config: &Config, version: IpVersion) -> Ids {
     let mut graph = Graph::new(Options {
         node: "node-a".to_owned(),
-        interface_prefixes: vec!["cali".to_owned()],
+        interface_prefixes: config.interface_prefixes.clone(),
         suppress_covered: true,
     });
     for file in ["resources.yaml", "k8s.yaml"] {
@@ -217,4 +217,56 @@ fn policy_groups_have_felixs_ids() {
 #[test]
 fn conflicting_workloads_have_felixs_ids() {
     check("35-conflict");
+}
+
+#[test]
+fn allowed_by_return_has_felixs_ids() {
+    let (filter_allow, mangle_allow) = (AllowAction::Return, AllowAction::Return);
+    check_with("14-allow-return", &Config { filter_allow, mangle_allow, ..Config::default() });
+}
+
+#[test]
+fn jumps_at_the_end_have_felixs_ids() {
+    check_with("14-append", &Config { insert_mode: InsertMode::Append, ..Config::default() });
+}
+
+#[test]
+fn workloads_that_may_reach_their_host_have_felixs_ids() {
+    let endpoint_to_host = EndpointToHostAction::Accept;
+    check_with("14-endpoint-to-host", &Config { endpoint_to_host, ..Config::default() });
+}
+
+#[test]
+fn other_mark_bits_have_felixs_ids() {
+    let marks = Marks::from_mask(0xfff0_0000).expect("twelve bits");
+    check_with("14-marks", &Config { marks, ..Config::default() });
+}
+
+#[test]
+fn checks_that_are_off_have_felixs_ids() {
+    let config = Config {
+        disable_conntrack_invalid_check: true,
+        allow_vxlan_from_workloads: true,
+        allow_ipip_from_workloads: true,
+        ..Config::default()
+    };
+    check_with("14-misc", &config);
+}
+
+#[test]
+fn outgoing_nat_with_a_given_address_has_felixs_ids() {
+    let nat_address = Some("172.18.0.2".parse().expect("an address"));
+    check_with("14-nat-address", &Config { nat_address, ..Config::default() });
+}
+
+#[test]
+fn outgoing_nat_with_given_ports_has_felixs_ids() {
+    let nat_ports = PortRange::new(32768, 65535);
+    check_with("14-nat-ports", &Config { nat_ports, ..Config::default() });
+}
+
+#[test]
+fn several_prefixes_have_felixs_ids() {
+    let interface_prefixes = vec!["cali".to_owned(), "tap-".to_owned()];
+    check_with("14-prefixes", &Config { interface_prefixes, ..Config::default() });
 }

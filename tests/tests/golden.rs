@@ -54,7 +54,13 @@ fn main() -> ExitCode {
 #[derive(Deserialize)]
 struct Workloads {
     backend: String,
+    /// What was run while Felix was, and the time that Felix got to find out.
+    #[serde(default)]
+    after: Vec<String>,
 }
+
+/// The part of such a command that waits.
+const WAITS: &str = " && sleep ";
 
 /// A node as `interfaces.txt` describes it, with an agent that has applied everything.
 struct Node {
@@ -77,6 +83,11 @@ impl Drop for Node {
 fn start(state: &Path) -> Result<Node, Failed> {
     let workloads: Workloads = serde_json::from_str(&fs::read_to_string(state.join("workloads.json"))?)?;
     let (netns, far) = wire(&fs::read_to_string(state.join("interfaces.txt"))?)?;
+    // Before the agent, which so needs no time to find out: how drift is found is for other tests.
+    for command in &workloads.after {
+        let command = command.split_once(WAITS).map_or(command.as_str(), |(command, _)| command);
+        netns.check("sh", &["-c", command], "")?;
+    }
     let dir = tempfile::tempdir()?;
     let resources = dir.path().join("resources");
     fs::create_dir(&resources)?;
