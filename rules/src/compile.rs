@@ -10,6 +10,7 @@ pub mod config;
 mod dispatch;
 mod endpoint;
 mod failsafe;
+mod flowlog;
 mod group;
 mod names;
 mod rule;

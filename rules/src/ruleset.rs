@@ -84,6 +84,13 @@ pub enum Match {
         /// Bits looked at.
         mask: Bits,
     },
+    /// The mark bits under `mask` have another value.
+    NotMark {
+        /// Unwanted value.
+        value: Bits,
+        /// Bits looked at.
+        mask: Bits,
+    },
     /// Came in by this interface; a name that ends in `+` stands for all that begin so.
     InInterface(String),
     /// Goes out by this interface; `+` as above.
@@ -113,6 +120,17 @@ pub enum Match {
         /// Not in it instead.
         negate: bool,
     },
+    /// This address.
+    Address {
+        /// Which address.
+        side: Side,
+        /// The wanted one.
+        address: std::net::IpAddr,
+    },
+    /// The address on this side is one of this host's.
+    Local(Side),
+    /// The source address is none of those of the interface that the packet leaves by.
+    NotFromOutInterface,
     /// In an ip set.
     Set {
         /// The set's name in the kernel.
@@ -133,6 +151,8 @@ pub enum Match {
         /// None of them instead.
         negate: bool,
     },
+    /// The destination port, where a rule needs one port only; the protocol must be one with ports.
+    DestinationPort(u16),
     /// ICMP type, and code if given.
     Icmp {
         /// ICMP or ICMPv6.
@@ -156,6 +176,8 @@ pub enum Match {
 /// Connection tracking states that rules ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConntrackState {
+    /// Nothing of it has been seen before.
+    New,
     /// Belongs to another connection.
     Related,
     /// Both directions seen.
@@ -199,6 +221,13 @@ pub enum Action {
         /// Without the `: ` that follows it.
         prefix: String,
     },
+    /// The beginning of the packet goes to who listens to a group of `NFLOG`.
+    Nflog {
+        /// The group.
+        group: u16,
+        /// At most 63 bytes, without blanks and quotes.
+        prefix: String,
+    },
     /// Replace the source address by that of the outgoing interface.
     Masquerade {
         /// Source ports to use.
@@ -211,6 +240,10 @@ pub enum Action {
         /// Source ports to use.
         ports: Option<PortRange>,
     },
+    /// Replace destination address and port.
+    DnatPort(std::net::SocketAddr),
+    /// Write the DSCP field, 0 to 63.
+    SetDscp(u8),
 }
 
 /// Our rules in one of the kernel's own chains.

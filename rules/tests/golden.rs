@@ -270,3 +270,8 @@ fn several_prefixes_have_felixs_ids() {
     let interface_prefixes = vec!["cali".to_owned(), "tap-".to_owned()];
     check_with("14-prefixes", &Config { interface_prefixes, ..Config::default() });
 }
+
+#[test]
+fn flow_logs_have_felixs_ids() {
+    check_with("24-flow-logs", &Config { flow_logs: true, ..Config::default() });
+}

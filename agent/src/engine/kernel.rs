@@ -160,6 +160,7 @@ impl Kernel {
         Features {
             masquerade_random: self.features.masq_fully_random,
             snat_random: self.features.snat_fully_random,
+            nflog_size: self.features.nflog_size,
         }
     }
 

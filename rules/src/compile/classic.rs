@@ -111,6 +111,8 @@ pub struct Classic {
     rulesets: Vec<Ruleset>,
     /// The same with [`DenyAction::Drop`]: the kernel takes REJECT in the filter table only.
     outside_filter: Config,
+    /// Without flow logs as well: what is decided on before connections are tracked belongs to no flow.
+    in_raw: Config,
     endpoints: BTreeMap<Arc<str>, EndpointChains>,
     hosts: BTreeMap<HostInterface, (EndpointChains, Extras)>,
     policies: BTreeMap<PolicyKey, Arc<PolicyRules>>,
@@ -126,8 +128,10 @@ impl Classic {
     /// The static rules, without endpoints.
     pub fn new(config: Config, features: Features) -> Self {
         let rulesets = config.versions.iter().map(|v| static_ruleset(*v, &config)).collect();
+        let outside_filter = Config { filter_deny: DenyAction::Drop, ..config.clone() };
         let mut classic = Self {
-            outside_filter: Config { filter_deny: DenyAction::Drop, ..config.clone() },
+            in_raw: Config { flow_logs: false, ..outside_filter.clone() },
+            outside_filter,
             config,
             features,
             rulesets,

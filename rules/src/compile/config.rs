@@ -137,6 +137,9 @@ pub struct Config {
     pub log_prefix: String,
     /// `LogActionRateLimit` and its burst.
     pub log_limit: Option<LogLimit>,
+    /// Packets that policy has decided on are told to who listens (`FlowLogsLocalReporter`,
+    /// `FlowLogsGoldmaneServer`).
+    pub flow_logs: bool,
     /// `FailsafeInboundHostPorts`
     pub failsafe_inbound: Vec<FailsafePort>,
     /// `FailsafeOutboundHostPorts`
@@ -169,6 +172,7 @@ impl Default for Config {
             vxlan_port: 4789,
             log_prefix: "calico-packet".to_owned(),
             log_limit: None,
+            flow_logs: false,
             failsafe_inbound: FAILSAFE_INBOUND.map(failsafe).into(),
             failsafe_outbound: FAILSAFE_OUTBOUND.map(failsafe).into(),
             nat_ports: None,

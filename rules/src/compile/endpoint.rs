@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::config::{AllowAction, Config, DenyAction};
+use super::flowlog;
 use super::group::Group;
 use super::names::{self, Direction};
 use super::rule::deny;
@@ -178,6 +179,10 @@ impl<'a> EndpointChain<'a> {
         let may_end = matches!(self.kind, TierKind::Normal | TierKind::Forward);
         // Policies that only might be do not close the tier.
         let is_closed = may_end && policies.iter().any(|p| !p.staged);
+        if may_end && config.flow_logs {
+            let is_denied = is_closed && tier.default_action != DefaultAction::Pass;
+            rules.push(flowlog::end_of_tier(is_denied, self.direction, &tier.name, undecided()));
+        }
         if is_closed && tier.default_action == DefaultAction::Deny {
             let comment =
                 format!("End of tier {}. {} if no policies passed packet", tier.name, deny_word(config));
@@ -190,6 +195,9 @@ impl<'a> EndpointChain<'a> {
         for profile in self.profiles {
             rules.push(Rule::always(Action::Jump(names::profile_chain(self.direction, profile))));
             rules.push(return_accepted(config).comment("Return if profile accepted"));
+        }
+        if config.flow_logs {
+            rules.push(flowlog::no_profile(self.direction));
         }
         let comment = format!("{} if no profiles matched", deny_word(config));
         rules.push(Rule::always(deny(config)).comment(comment));

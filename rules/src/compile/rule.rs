@@ -19,6 +19,7 @@ use tortie_api::net::{IpVersion, PortRange};
 use tortie_api::policy::Action as PolicyAction;
 
 use super::config::{Config, DenyAction, Marks};
+use super::flowlog::{self, Place};
 use super::names::graph_set_name;
 use crate::graph::model::{RuleSpec, SetId, SideSpec};
 use crate::ruleset::{Action, Match, Rule, SetKey, Side};
@@ -35,10 +36,19 @@ pub(crate) struct Owner<'a> {
     pub(crate) name: &'a str,
     /// `[namespace/]name`.
     pub(crate) qualified_name: &'a str,
+    /// What it is called in flow logs: `short kind/[namespace/]name`; the name alone for a profile.
+    pub(crate) id: &'a str,
+    pub(crate) is_profile: bool,
 }
 
 /// Compiles one rule for one IP version; nothing if it cannot match that version.
-pub(crate) fn compile(rule: &RuleSpec, version: IpVersion, owner: Owner<'_>, config: &Config) -> Vec<Rule> {
+pub(crate) fn compile(
+    rule: &RuleSpec,
+    place: Place,
+    version: IpVersion,
+    owner: Owner<'_>,
+    config: &Config,
+) -> Vec<Rule> {
     let Some(rule) = for_version(rule, version) else { return Vec::new() };
     let mut compiler =
         Compiler { rule, version, marks: &config.marks, out: Vec::new(), blocks: 0, positive: 0 };
@@ -49,7 +59,7 @@ pub(crate) fn compile(rule: &RuleSpec, version: IpVersion, owner: Owner<'_>, con
         matches.push(Match::Mark { value: bit, mask: bit });
     }
     let (action, mut out) = (compiler.rule.action, compiler.out);
-    emit_action(action, matches, owner, config, &mut out);
+    emit_action(action, matches, place, owner, config, &mut out);
     for rule_out in &mut out {
         rule_out.comments.extend(compiler.rule.annotations.iter().cloned());
     }
@@ -238,14 +248,19 @@ fn port_chunks(ports: &[PortRange]) -> Vec<Vec<PortRange>> {
 fn emit_action(
     action: PolicyAction,
     matches: Vec<Match>,
+    place: Place,
     owner: Owner<'_>,
     config: &Config,
     out: &mut Vec<Rule>,
 ) {
     let marks = &config.marks;
     let mut verdict = |bit: u32, matches: Vec<Match>, verdict: Action| {
+        let decided = || vec![Match::Mark { value: bit, mask: bit }];
         out.push(Rule::when(matches, Action::SetMark(bit)));
-        out.push(Rule::when(vec![Match::Mark { value: bit, mask: bit }], verdict));
+        if config.flow_logs {
+            out.extend(flowlog::decided(action, place, owner.is_profile, owner.id, decided()));
+        }
+        out.push(Rule::when(decided(), verdict));
     };
     match action {
         PolicyAction::Allow => verdict(marks.accept, matches, Action::Return),

@@ -22,14 +22,19 @@ pub struct Features {
     pub masquerade_random: bool,
     /// `SNAT --random-fully`: iptables 1.6.0, kernel 3.14.
     pub snat_random: bool,
+    /// `NFLOG --nflog-size`: kernel 4.8.
+    pub nflog_size: bool,
 }
 
 impl Default for Features {
     /// What every distribution of the last years has.
     fn default() -> Self {
-        Self { masquerade_random: true, snat_random: true }
+        Self { masquerade_random: true, snat_random: true, nflog_size: true }
     }
 }
+
+/// How much of a packet goes to who listens to flows: enough for the headers.
+const NFLOG_BYTES: u32 = 80;
 
 /// The longest comment, in bytes, that goes into a rule.
 const COMMENT_MAX: usize = 256;
@@ -110,6 +115,7 @@ fn write_match(out: &mut String, m: &Match) {
         Match::MarkClear(bits) => write!(out, "-m mark --mark 0/{bits:#x}"),
         Match::MarkAnySet(bits) => write!(out, "-m mark ! --mark 0/{bits:#x}"),
         Match::Mark { value, mask } => write!(out, "-m mark --mark {value:#x}/{mask:#x}"),
+        Match::NotMark { value, mask } => write!(out, "-m mark ! --mark {value:#x}/{mask:#x}"),
         Match::InInterface(name) => write!(out, "--in-interface {name}"),
         Match::OutInterface(name) => write!(out, "--out-interface {name}"),
         Match::ReversePathFails => write!(out, "-m rpfilter --invert --validmark"),
@@ -123,12 +129,17 @@ fn write_match(out: &mut String, m: &Match) {
         Match::Net { side, net, negate } => {
             write!(out, "{}--{} {}", not(*negate), side_word(*side), net_text(net))
         }
+        Match::Address { side, address } => write!(out, "--{} {address}", side_word(*side)),
+        Match::Local(Side::Source) => write!(out, "-m addrtype --src-type LOCAL"),
+        Match::Local(Side::Destination) => write!(out, "-m addrtype --dst-type LOCAL"),
+        Match::NotFromOutInterface => write!(out, "-m addrtype ! --src-type LOCAL --limit-iface-out"),
         Match::Set { name, side, key, negate } => {
             write!(out, "-m set {}--match-set {name} {}", not(*negate), set_flags(*side, *key))
         }
         Match::Ports { side, ports, negate } => {
             write!(out, "-m multiport {}--{}-ports {}", not(*negate), side_word(*side), port_list(ports))
         }
+        Match::DestinationPort(port) => write!(out, "--dport {port}"),
         Match::Icmp { version, icmp_type, code, negate } => {
             let (module, option) = match version {
                 IpVersion::V4 => ("icmp", "icmp-type"),
@@ -157,6 +168,15 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
         Action::ClearMark(bits) => write!(out, "--jump MARK --set-mark 0/{bits:#x}"),
         Action::SetMaskedMark { value, mask } => write!(out, "--jump MARK --set-mark {value:#x}/{mask:#x}"),
         Action::Log { prefix } => write!(out, "--jump LOG --log-prefix \"{prefix}: \" --log-level 5"),
+        Action::Nflog { group, prefix } => {
+            let length = if features.nflog_size { "size" } else { "range" };
+            write!(
+                out,
+                "--jump NFLOG --nflog-group {group} --nflog-prefix {prefix} --nflog-{length} {NFLOG_BYTES}"
+            )
+        }
+        Action::DnatPort(to) => write!(out, "--jump DNAT --to-destination {to}"),
+        Action::SetDscp(value) => write!(out, "--jump DSCP --set-dscp {value}"),
         Action::Masquerade { ports } => {
             let ports = ports.map(|p| format!(" --to-ports {}-{}", p.first(), p.last())).unwrap_or_default();
             write!(out, "--jump MASQUERADE{ports}{}", random(features.masquerade_random))
@@ -175,6 +195,7 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
 
 fn state_name(state: ConntrackState) -> &'static str {
     match state {
+        ConntrackState::New => "NEW",
         ConntrackState::Related => "RELATED",
         ConntrackState::Established => "ESTABLISHED",
         ConntrackState::Invalid => "INVALID",

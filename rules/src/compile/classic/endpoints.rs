@@ -58,7 +58,11 @@ impl Classic {
 
     /// Options as they are in a table.
     pub(super) fn config_of(&self, table: Table) -> &Config {
-        if table == Table::Filter { &self.config } else { &self.outside_filter }
+        match table {
+            Table::Filter => &self.config,
+            Table::Raw => &self.in_raw,
+            Table::Mangle | Table::Nat => &self.outside_filter,
+        }
     }
 
     fn compile_endpoint(&mut self, chains: &[EndpointChain<'_>]) -> EndpointChains {

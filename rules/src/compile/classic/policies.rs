@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Classic;
 use crate::compile::config::Config;
 use crate::compile::endpoint::EndpointChain;
+use crate::compile::flowlog::Place;
 use crate::compile::names::{self, Direction};
 use crate::compile::rule::{self, Owner};
 use crate::graph::model::{PolicyKey, PolicyRules, ProfileRules, RuleSpec};
@@ -109,53 +110,69 @@ impl Classic {
             kind: policy.key.kind.short(),
             name: &policy.key.name,
             qualified_name: &qualified_name,
+            id: &policy.key.id(),
+            is_profile: false,
         };
         let name = names::policy_chain(direction, &policy.key);
         let rules = pick(direction, &policy.ingress, &policy.egress);
         let title = format!("{} {}", policy.key, direction.word());
-        self.set_rule_chain(table, &name, rules, &title, owner);
+        self.set_rule_chain(table, direction, &name, rules, &title, owner);
     }
 
     fn set_profile(&mut self, table: Table, direction: Direction, profile: &ProfileRules) {
-        let owner = Owner { tier: "", kind: PROFILE, name: &profile.name, qualified_name: &profile.name };
+        let owner = Owner {
+            tier: "",
+            kind: PROFILE,
+            name: &profile.name,
+            qualified_name: &profile.name,
+            id: &profile.name,
+            is_profile: true,
+        };
         let name = names::profile_chain(direction, &profile.name);
         let rules = pick(direction, &profile.ingress, &profile.egress);
         let title = format!("Profile {} {}", profile.name, direction.word());
-        self.set_rule_chain(table, &name, rules, &title, owner);
+        self.set_rule_chain(table, direction, &name, rules, &title, owner);
     }
 
     fn set_rule_chain(
         &mut self,
         table: Table,
+        direction: Direction,
         name: &str,
         rules: &[RuleSpec],
         title: &str,
         owner: Owner<'_>,
     ) {
-        let config = if table == Table::Filter { &self.config } else { &self.outside_filter };
+        let config = match table {
+            Table::Filter => &self.config,
+            Table::Raw => &self.in_raw,
+            Table::Mangle | Table::Nat => &self.outside_filter,
+        };
         for ruleset in &mut self.rulesets {
-            let chain = rule_chain(name, rules, title, owner, ruleset.version, config);
-            ruleset.table(table).set(chain);
+            let rules = rule_chain(rules, direction, owner, title, ruleset.version, config);
+            ruleset.table(table).set(Chain { name: name.to_owned(), rules });
         }
     }
 }
 
-/// The chain of a policy or profile. Its first rule says whose it is; a trailing RETURN says nothing.
+/// The rules of a policy or profile. The first says whose they are; a trailing RETURN says nothing.
 fn rule_chain(
-    name: &str,
     rules: &[RuleSpec],
-    title: &str,
+    direction: Direction,
     owner: Owner<'_>,
+    title: &str,
     version: IpVersion,
     config: &Config,
-) -> Chain {
+) -> Vec<Rule> {
     let mut compiled = Vec::new();
     // A profile comes behind the tiers, where the pass bit may be set already: it must not look like this
     // profile's own. Felix leaves it, so that the first Pass rule of a profile ends the profile for such packets.
-    if owner.kind == PROFILE && rules.iter().any(|r| r.action == PolicyAction::Pass) {
+    if owner.is_profile && rules.iter().any(|r| r.action == PolicyAction::Pass) {
         compiled.push(Rule::always(Action::ClearMark(config.marks.pass)));
     }
-    compiled.extend(rules.iter().flat_map(|r| rule::compile(r, version, owner, config)));
+    for (index, spec) in rules.iter().enumerate() {
+        compiled.extend(rule::compile(spec, Place { direction, index }, version, owner, config));
+    }
     while compiled.last().is_some_and(|r| r.action == Some(Action::Return)) {
         compiled.pop();
     }
@@ -163,7 +180,7 @@ fn rule_chain(
         compiled.push(Rule::default());
     }
     compiled[0].comments.push(title.to_owned());
-    Chain { name: name.to_owned(), rules: compiled }
+    compiled
 }
 
 fn pick<'a, T>(direction: Direction, ingress: &'a [T], egress: &'a [T]) -> &'a [T] {

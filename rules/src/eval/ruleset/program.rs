@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange};
 
 use super::sets::{Resolver, bits};
@@ -67,12 +68,14 @@ pub(super) enum Test {
     MarkClear(Bits),
     MarkAnySet(Bits),
     Mark { value: Bits, mask: Bits },
+    NotMark { value: Bits, mask: Bits },
     InInterface(Name),
     OutInterface(Name),
     ReversePathFails,
     Conntrack { states: &'static [ConntrackState], negate: bool },
     Protocol { number: u8, negate: bool },
     Net { side: Side, bits: u128, length: u32, negate: bool },
+    Local(Side),
     AddressSet { side: Side, set: usize, negate: bool },
     PortSet { side: Side, set: usize, negate: bool },
     Ports { side: Side, ports: Vec<PortRange>, negate: bool },
@@ -181,14 +184,24 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
             Match::Icmp { version: of, .. } if *of != version || protocol != Some((icmp, false)) => {
                 return Err("an ICMP match needs the ICMP of its IP version");
             }
+            Match::DestinationPort(_) if !matches!(protocol, Some((6 | 17 | 33 | 132 | 136, false))) => {
+                return Err("a port match needs a protocol that has ports");
+            }
             Match::Net { net, .. } if IpVersion::of(net) != version => {
                 return Err("a network is of the other IP version");
+            }
+            Match::Address { address, .. } if IpVersion::of_addr(address) != version => {
+                return Err("an address is of the other IP version");
+            }
+            Match::NotFromOutInterface if table != Table::Nat => {
+                return Err("what leaves by an interface is looked at in the nat table only");
             }
             _ => {}
         }
     }
     let nets = |side: Side| {
-        rule.matches.iter().filter(|m| matches!(m, Match::Net { side: s, .. } if *s == side)).count()
+        let is_net = |m: &&Match| matches!(m, Match::Net { side: s, .. } | Match::Address { side: s, .. } if *s == side);
+        rule.matches.iter().filter(is_net).count()
     };
     if Side::BOTH.into_iter().any(|side| nets(side) > 1) {
         return Err("a rule takes one network a side");
@@ -196,9 +209,12 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
     match rule.action {
         Some(Action::Reject) if table != Table::Filter => Err("REJECT is for the filter table only"),
         Some(Action::NoTrack) if table != Table::Raw => Err("NOTRACK is for the raw table only"),
-        Some(Action::Masquerade { .. } | Action::Snat { .. }) if table != Table::Nat => {
-            Err("source translation is for the nat table only")
+        Some(Action::Masquerade { .. } | Action::Snat { .. } | Action::DnatPort(_))
+            if table != Table::Nat =>
+        {
+            Err("translation is for the nat table only")
         }
+        Some(Action::SetDscp(_)) if table != Table::Mangle => Err("DSCP is for the mangle table only"),
         _ => Ok(()),
     }
 }
@@ -224,7 +240,12 @@ fn rule_code(
             Action::ClearMark(bits) => Verb::WriteMark { value: 0, mask: *bits },
             Action::SetMaskedMark { value, mask } => Verb::WriteMark { value: *value, mask: *mask },
             Action::NoTrack => Verb::NoTrack,
-            Action::Log { .. } | Action::Masquerade { .. } | Action::Snat { .. } => Verb::Continue,
+            Action::Log { .. }
+            | Action::Nflog { .. }
+            | Action::Masquerade { .. }
+            | Action::Snat { .. }
+            | Action::DnatPort(_)
+            | Action::SetDscp(_) => Verb::Continue,
         },
     };
     Ok(RuleCode { tests, verb, action: rule.action.clone() })
@@ -236,6 +257,7 @@ fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
         Match::MarkClear(bits) => Test::MarkClear(*bits),
         Match::MarkAnySet(bits) => Test::MarkAnySet(*bits),
         Match::Mark { value, mask } => Test::Mark { value: *value, mask: *mask },
+        Match::NotMark { value, mask } => Test::NotMark { value: *value, mask: *mask },
         Match::InInterface(name) => Test::InInterface(Name::new(name)),
         Match::OutInterface(name) => Test::OutInterface(Name::new(name)),
         Match::ReversePathFails => Test::ReversePathFails,
@@ -244,6 +266,14 @@ fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
         Match::Net { side, net, negate } => {
             let length = u32::from(net.prefix_len());
             Test::Net { side: *side, bits: bits(net.network()), length, negate: *negate }
+        }
+        Match::Address { side, address } => {
+            let length = u32::from(IpNet::from(*address).prefix_len());
+            Test::Net { side: *side, bits: bits(*address), length, negate: false }
+        }
+        Match::Local(side) => Test::Local(*side),
+        Match::DestinationPort(port) => {
+            Test::Ports { side: Side::Destination, ports: vec![PortRange::single(*port)], negate: false }
         }
         Match::Set { name, side, key, negate } => {
             let (side, set, negate) = (*side, sets.resolve(name, *key)?, *negate);
@@ -258,6 +288,7 @@ fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
         Match::Icmp { icmp_type, code, negate, version: _ } => {
             Test::Icmp { icmp_type: *icmp_type, code: *code, negate: *negate }
         }
-        Match::Limit { .. } => Test::Always,
+        // Of the second one is only asked in the table that is not looked at.
+        Match::Limit { .. } | Match::NotFromOutInterface => Test::Always,
     })
 }

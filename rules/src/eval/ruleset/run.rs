@@ -141,6 +141,7 @@ impl<'a> Run<'a> {
             Test::MarkClear(bits) => self.mark & bits == 0,
             Test::MarkAnySet(bits) => self.mark & bits != 0,
             Test::Mark { value, mask } => self.mark & mask == *value,
+            Test::NotMark { value, mask } => self.mark & mask != *value,
             Test::InInterface(name) => name.fits(self.in_interface),
             Test::OutInterface(name) => name.fits(self.out_interface),
             Test::ReversePathFails => !self.packet.reverse_path_is_good,
@@ -149,6 +150,9 @@ impl<'a> Run<'a> {
             Test::Net { side, bits, length, negate } => {
                 (masked(self.bits_of(*side), *length) == *bits) != *negate
             }
+            // From where a packet comes and where it goes says whether it is the host's own.
+            Test::Local(Side::Source) => self.packet.in_interface.is_none(),
+            Test::Local(Side::Destination) => self.packet.out_interface.is_none(),
             Test::AddressSet { side, set, negate } => {
                 self.machine.sets[*set].has_address(self.bits_of(*side)) != *negate
             }
@@ -191,6 +195,7 @@ impl<'a> Run<'a> {
 
     fn is_state(&self, state: ConntrackState) -> bool {
         match state {
+            ConntrackState::New => self.conntrack == ConnectionState::New,
             ConntrackState::Related => self.conntrack == ConnectionState::Related,
             ConntrackState::Established => self.conntrack == ConnectionState::Established,
             ConntrackState::Invalid => self.conntrack == ConnectionState::Invalid,
