@@ -31,6 +31,8 @@ pub enum Kind {
     Profile,
     /// `projectcalico.org/v3` FelixConfiguration.
     FelixConfiguration,
+    /// `projectcalico.org/v3` BGPConfiguration.
+    BGPConfiguration,
     /// `projectcalico.org/v3` Node.
     Node,
     /// `networking.k8s.io/v1` NetworkPolicy.
@@ -83,7 +85,7 @@ const fn facts(
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NetworkPolicy,
         Self::GlobalNetworkPolicy,
         Self::StagedNetworkPolicy,
@@ -97,6 +99,7 @@ impl Kind {
         Self::HostEndpoint,
         Self::Profile,
         Self::FelixConfiguration,
+        Self::BGPConfiguration,
         Self::Node,
         Self::KubeNetworkPolicy,
         Self::ClusterNetworkPolicy,
@@ -156,6 +159,13 @@ impl Kind {
                 "FelixConfiguration",
                 "felixconfigurations",
                 &["felixconfig", "fcfg"],
+                false,
+            ),
+            Self::BGPConfiguration => facts(
+                CALICO_API,
+                "BGPConfiguration",
+                "bgpconfigurations",
+                &["bgpconfig", "bgpconfigs"],
                 false,
             ),
             Self::Node => facts(CALICO_API, "Node", "nodes", &["no"], false),

@@ -1,6 +1,7 @@
 //! Resource types of `projectcalico.org/v3` and the Kubernetes types that Tortie reads, with defaulting,
 //! validation and conversion. Selectors are parsed once, here. No I/O.
 
+pub mod bgp;
 pub mod control;
 pub mod convert;
 pub mod defaults;

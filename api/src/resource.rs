@@ -5,6 +5,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::bgp::BgpConfigurationSpec;
 use crate::endpoint::{HostEndpointSpec, WorkloadEndpointSpec};
 use crate::felix::FelixConfigurationSpec;
 use crate::ippool::IPPoolSpec;
@@ -57,6 +58,8 @@ pub enum Resource {
     Profile(Object<ProfileSpec>),
     /// `projectcalico.org/v3` FelixConfiguration.
     FelixConfiguration(Object<FelixConfigurationSpec>),
+    /// `projectcalico.org/v3` BGPConfiguration.
+    BGPConfiguration(Object<BgpConfigurationSpec>),
     /// `projectcalico.org/v3` Node.
     Node(Object<NodeSpec>),
     /// `networking.k8s.io/v1` NetworkPolicy.
@@ -97,6 +100,7 @@ macro_rules! with_object {
             Resource::HostEndpoint($object) => $result,
             Resource::Profile($object) => $result,
             Resource::FelixConfiguration($object) => $result,
+            Resource::BGPConfiguration($object) => $result,
             Resource::Node($object) => $result,
             Resource::KubeNetworkPolicy($object) => $result,
             Resource::ClusterNetworkPolicy($object) => $result,
@@ -146,6 +150,7 @@ impl Resource {
             Kind::HostEndpoint => Self::HostEndpoint(read(value)?),
             Kind::Profile => Self::Profile(read(value)?),
             Kind::FelixConfiguration => Self::FelixConfiguration(read(value)?),
+            Kind::BGPConfiguration => Self::BGPConfiguration(read(value)?),
             Kind::Node => Self::Node(read(value)?),
             Kind::KubeNetworkPolicy => Self::KubeNetworkPolicy(read(value)?),
             Kind::ClusterNetworkPolicy => Self::ClusterNetworkPolicy(read(value)?),
@@ -176,6 +181,7 @@ impl Resource {
             Self::HostEndpoint(_) => Kind::HostEndpoint,
             Self::Profile(_) => Kind::Profile,
             Self::FelixConfiguration(_) => Kind::FelixConfiguration,
+            Self::BGPConfiguration(_) => Kind::BGPConfiguration,
             Self::Node(_) => Kind::Node,
             Self::KubeNetworkPolicy(_) => Kind::KubeNetworkPolicy,
             Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,

@@ -46,6 +46,7 @@ pub fn resource(resource: &Resource) -> Result {
         Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::FelixConfiguration(_)
+        | Resource::BGPConfiguration(_)
         | Resource::Namespace(_)
         | Resource::ServiceAccount(_)
         | Resource::Pod(_)

@@ -51,9 +51,10 @@ pub(crate) fn of(kind: Kind, is_wide: bool) -> Vec<Column> {
         Kind::WorkloadEndpoint => calico::WORKLOAD_ENDPOINT,
         Kind::HostEndpoint => calico::HOST_ENDPOINT,
         Kind::Profile => calico::PROFILE,
-        Kind::StagedKubernetesNetworkPolicy | Kind::FelixConfiguration | Kind::BaselineAdminNetworkPolicy => {
-            &[AGE]
-        }
+        Kind::StagedKubernetesNetworkPolicy
+        | Kind::FelixConfiguration
+        | Kind::BGPConfiguration
+        | Kind::BaselineAdminNetworkPolicy => &[AGE],
         Kind::Node => calico::NODE,
         Kind::KubeNetworkPolicy => kube::NETWORK_POLICY,
         Kind::ClusterNetworkPolicy => kube::CLUSTER_NETWORK_POLICY,

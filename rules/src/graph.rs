@@ -157,6 +157,7 @@ impl Graph {
             Resource::Pod(_)
             | Resource::WorkloadEndpoint(_)
             | Resource::FelixConfiguration(_)
+            | Resource::BGPConfiguration(_)
             | Resource::Node(_)
             | Resource::Service(_) => {}
         }
@@ -205,7 +206,7 @@ impl Graph {
                 }
             }
             Kind::IPPool => self.pools_dirty |= self.pools.remove(&key.name).is_some(),
-            Kind::FelixConfiguration | Kind::Node | Kind::Service => {}
+            Kind::FelixConfiguration | Kind::BGPConfiguration | Kind::Node | Kind::Service => {}
         }
     }
 
