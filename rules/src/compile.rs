@@ -9,6 +9,7 @@ pub mod classic;
 pub mod config;
 mod dispatch;
 mod endpoint;
+mod endpoint_marks;
 mod failsafe;
 mod flowlog;
 mod group;

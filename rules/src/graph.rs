@@ -25,6 +25,7 @@ mod intern;
 mod label_index;
 mod labels;
 pub mod model;
+mod network;
 mod number_table;
 mod packed_expr;
 mod packed_rules;
@@ -52,6 +53,7 @@ use self::endpoints::Endpoints;
 use self::host_endpoints::HostEndpoints;
 use self::label_index::{ItemLabels, Label};
 use self::model::{Event, Problem};
+use self::network::Network;
 use self::policies::{Policies, Tier};
 use self::policy_kinds::policy_key;
 use self::profiles::{Inherited, Profiles};
@@ -82,6 +84,7 @@ pub struct Graph {
     slices: BTreeMap<Key, sets::ServiceKey>,
     pools: BTreeMap<String, (IpNet, bool)>,
     pools_dirty: bool,
+    network: Network,
     /// Counts resources that were taken.
     revision: u64,
     /// Resources that cannot be followed to the letter.
@@ -101,6 +104,7 @@ impl Graph {
             slices: BTreeMap::new(),
             pools: BTreeMap::new(),
             pools_dirty: true,
+            network: Network::new(options.node.clone()),
             revision: 0,
             notes: BTreeMap::new(),
             options,
@@ -110,6 +114,7 @@ impl Graph {
     /// Takes a new or changed resource.
     pub fn set(&mut self, resource: &Resource) {
         self.revision += 1;
+        self.network.set(resource);
         match resource {
             Resource::Pod(o) => {
                 let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
@@ -167,6 +172,7 @@ impl Graph {
     pub fn remove(&mut self, key: &Key) {
         self.revision += 1;
         self.notes.remove(key);
+        self.network.remove(key);
         match key.kind {
             Kind::NetworkPolicy
             | Kind::GlobalNetworkPolicy
@@ -228,6 +234,7 @@ impl Graph {
         let (mut policies, mut policies_gone) = (Vec::new(), Vec::new());
         self.policies.flush(&mut policies, &mut policies_gone);
         let (mut events, mut sets_gone) = (Vec::new(), Vec::new());
+        events.extend(self.network.flush());
         if std::mem::take(&mut self.pools_dirty) {
             events.push(self.pools_event());
         }

@@ -3,6 +3,7 @@
 //! Takes the graph's events one by one; only chains that an event touches are compiled and rendered again.
 
 mod endpoints;
+mod network;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ pub use super::chains::BrokenSets;
 use super::chains::Chains;
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
+use super::endpoint_marks::EndpointMarks;
+use super::statics::Surroundings;
 use super::{names, statics};
 use crate::graph::model::{
     Event, HostInterface, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
@@ -120,6 +123,10 @@ pub struct Classic {
     /// Group chains and the number of endpoint chains that use them.
     groups: BTreeMap<ChainName, usize>,
     sets: Vec<SetChange>,
+    surroundings: Surroundings,
+    /// The wanted ones of the sets that are not always there.
+    optional_sets: BTreeMap<String, Vec<IpNet>>,
+    endpoint_marks: EndpointMarks,
     dispatch_dirty: bool,
     dispatch_chains: BTreeSet<ChainName>,
 }
@@ -127,6 +134,7 @@ pub struct Classic {
 impl Classic {
     /// The static rules, without endpoints.
     pub fn new(config: Config, features: Features) -> Self {
+        let endpoint_marks = EndpointMarks::new(&config.marks);
         let rulesets = config.versions.iter().map(|v| static_ruleset(*v, &config)).collect();
         let outside_filter = Config { filter_deny: DenyAction::Drop, ..config.clone() };
         let mut classic = Self {
@@ -141,12 +149,19 @@ impl Classic {
             profiles: BTreeMap::new(),
             groups: BTreeMap::new(),
             sets: Vec::new(),
+            surroundings: Surroundings::default(),
+            optional_sets: BTreeMap::new(),
+            endpoint_marks,
             dispatch_dirty: true,
             dispatch_chains: BTreeSet::new(),
         };
         classic.want_static_set(statics::THIS_HOST, SetType::Address, &[]);
         classic.want_static_set(statics::DSCP_SOURCES, SetType::Net, &[]);
+        if classic.config.istio_dscp.is_some() {
+            classic.want_static_set(statics::MESH_WORKLOADS, SetType::Address, &[]);
+        }
         classic.handle_pools(&[], &[]);
+        classic.handle_network(&Arc::default());
         classic
     }
 
@@ -168,6 +183,7 @@ impl Classic {
             Event::EndpointGone(interface) => self.drop_endpoint(interface),
             Event::HostEndpoint(endpoint) => self.handle_host_endpoint(endpoint),
             Event::HostEndpointGone(interface) => self.drop_host_endpoint(interface),
+            Event::Network(network) => self.handle_network(network),
             Event::Pools { all, nat_outgoing } => self.handle_pools(all, nat_outgoing),
         }
     }
@@ -271,7 +287,8 @@ fn static_ruleset(version: IpVersion, config: &Config) -> Ruleset {
     let mut tables = BTreeMap::new();
     for table in Table::ALL {
         let mut chains = Chains::default();
-        statics::chains(table, version, config).into_iter().for_each(|chain| chains.set(chain));
+        let chains_of = statics::chains(table, version, config, &Surroundings::default());
+        chains_of.into_iter().for_each(|chain| chains.set(chain));
         chains.set_hooks(statics::hooks(table, config));
         tables.insert(table, chains);
     }

@@ -1,12 +1,14 @@
 //! What the compiler must know beside the desired state: options of `FelixConfiguration`.
 
-use std::net::Ipv4Addr;
+mod marks;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 
+pub use self::marks::{MarkError, Marks};
 use crate::render::InsertMode;
-use crate::ruleset::Bits;
 
 /// What accepting a packet means in a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,37 @@ pub enum EndpointToHostAction {
     Accept,
     /// Let the rules behind ours decide.
     Return,
+}
+
+/// What happens to traffic that goes to an address of a service and was not sent on to one of its ends: the nodes
+/// and their routers would hand it to each other until it is too old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceLoop {
+    /// Drop it.
+    #[default]
+    Drop,
+    /// Answer with an ICMP error.
+    Reject,
+    /// Nothing.
+    Allow,
+}
+
+/// WireGuard of one IP version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireGuard {
+    /// Whether it is on.
+    pub is_enabled: bool,
+    /// The UDP port that it listens on.
+    pub port: u16,
+    /// The name of its device.
+    pub interface: String,
+}
+
+/// How instances of OpenStack reach what they need of their host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenStack {
+    /// Where the host serves metadata; nowhere without.
+    pub metadata: Option<SocketAddrV4>,
 }
 
 /// How often a Log rule may write.
@@ -133,6 +166,26 @@ pub struct Config {
     pub allow_ipip_from_workloads: bool,
     /// `VXLANPort`
     pub vxlan_port: u16,
+    /// `VXLANEnabled`: whether there is VXLAN on IPv4, whatever the pools say.
+    pub vxlan_enabled: Option<bool>,
+    /// `IpInIpEnabled`: whether there is IP in IP, whatever the pools say.
+    pub ipip_enabled: Option<bool>,
+    /// WireGuard on IPv4 (`WireguardEnabled`).
+    pub wireguard_v4: WireGuard,
+    /// WireGuard on IPv6 (`WireguardEnabledV6`).
+    pub wireguard_v6: WireGuard,
+    /// `WireguardHostEncryptionEnabled`
+    pub wireguard_hosts: bool,
+    /// `ExternalNodesCIDRList`: hosts beyond the cluster that may send tunnel packets.
+    pub external_nodes: Vec<IpNet>,
+    /// `ServiceLoopPrevention`
+    pub service_loop: ServiceLoop,
+    /// `KubeNodePortRanges`
+    pub node_ports: Vec<PortRange>,
+    /// The DSCP value of connections between workloads of an ambient mesh (`IstioAmbientMode`, `IstioDSCPMark`).
+    pub istio_dscp: Option<u8>,
+    /// The node is one of OpenStack (`ClusterType`, `MetadataAddr`, `MetadataPort`, `InterfacePrefix`).
+    pub openstack: Option<OpenStack>,
     /// `LogPrefix`; `%t %k %n %p` stand for tier, kind, name, and namespace with name.
     pub log_prefix: String,
     /// `LogActionRateLimit` and its burst.
@@ -148,6 +201,8 @@ pub struct Config {
     pub nat_ports: Option<PortRange>,
     /// `NATOutgoingAddress`
     pub nat_address: Option<Ipv4Addr>,
+    /// Outgoing NAT is not for what goes to other nodes (`NATOutgoingExclusions`).
+    pub nat_spares_hosts: bool,
     /// `IptablesNATOutgoingInterfaceFilter`
     pub nat_interface: Option<String>,
     /// `MaxIpsetSize`
@@ -156,6 +211,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let wireguard = |port, name: &str| WireGuard { is_enabled: false, port, interface: name.to_owned() };
         let failsafe = |(protocol, port)| FailsafePort { protocol, port, net: None };
         Self {
             versions: IpVersion::BOTH.to_vec(),
@@ -170,6 +226,16 @@ impl Default for Config {
             allow_vxlan_from_workloads: false,
             allow_ipip_from_workloads: false,
             vxlan_port: 4789,
+            vxlan_enabled: None,
+            ipip_enabled: None,
+            wireguard_v4: wireguard(51820, "wireguard.cali"),
+            wireguard_v6: wireguard(51821, "wg-v6.cali"),
+            wireguard_hosts: false,
+            external_nodes: Vec::new(),
+            service_loop: ServiceLoop::Drop,
+            node_ports: PortRange::new(30000, 32767).into_iter().collect(),
+            istio_dscp: None,
+            openstack: None,
             log_prefix: "calico-packet".to_owned(),
             log_limit: None,
             flow_logs: false,
@@ -177,70 +243,25 @@ impl Default for Config {
             failsafe_outbound: FAILSAFE_OUTBOUND.map(failsafe).into(),
             nat_ports: None,
             nat_address: None,
+            nat_spares_hosts: false,
             nat_interface: None,
             max_set_size: 1_048_576,
         }
     }
 }
 
-/// The mark bits that the rules use, each a single bit of the configured mask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// Policy accepted the packet.
-    pub accept: Bits,
-    /// Policy passed the packet on to the next tier.
-    pub pass: Bits,
-    /// Policy denied the packet.
-    pub drop: Bits,
-    /// Scratch: from a workload (raw), all blocks match (policy rules).
-    pub scratch0: Bits,
-    /// Scratch: this block matches.
-    pub scratch1: Bits,
-}
-
-/// A mark mask with too few bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("mark mask {mask:#x} has {got} bits, but {} are needed", Marks::NEEDED)]
-pub struct MarkError {
-    mask: u32,
-    got: u32,
-}
-
-impl Marks {
-    /// Bits that a mask must have.
-    pub const NEEDED: u32 = 5;
-
-    /// Takes the bits of a mask, lowest first.
-    pub fn from_mask(mask: u32) -> Result<Self, MarkError> {
-        let mut bits = (0..32).map(|n| 1_u32 << n).filter(|bit| mask & bit != 0);
-        let mut next = || bits.next().ok_or(MarkError { mask, got: mask.count_ones() });
-        Ok(Self { accept: next()?, pass: next()?, drop: next()?, scratch0: next()?, scratch1: next()? })
+impl Config {
+    /// WireGuard of an IP version, if it is on.
+    pub fn wireguard(&self, version: IpVersion) -> Option<&WireGuard> {
+        let wireguard = match version {
+            IpVersion::V4 => &self.wireguard_v4,
+            IpVersion::V6 => &self.wireguard_v6,
+        };
+        Some(wireguard).filter(|wireguard| wireguard.is_enabled)
     }
 
-    /// What a packet must not bring along when it enters our rules. The drop bit is never kept, so it need not
-    /// be cleared.
-    pub const fn all(&self) -> Bits {
-        self.accept | self.pass | self.scratch0 | self.scratch1
-    }
-}
-
-impl Default for Marks {
-    /// Of Felix's default mask, `0xffff0000`.
-    fn default() -> Self {
-        Self { accept: 0x1_0000, pass: 0x2_0000, drop: 0x4_0000, scratch0: 0x8_0000, scratch1: 0x10_0000 }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bits_are_taken_lowest_first() {
-        assert_eq!(Marks::from_mask(0xffff_0000), Ok(Marks::default()));
-        assert_eq!(Marks::default().all(), 0x1b_0000);
-        let sparse = Marks::from_mask(0b1010_1010_1010).expect("six bits");
-        assert_eq!((sparse.accept, sparse.scratch1), (0b10, 0b10_0000_0000));
-        assert!(Marks::from_mask(0xf).is_err());
+    /// Whether WireGuard is on in any IP version.
+    pub const fn has_wireguard(&self) -> bool {
+        self.wireguard_v4.is_enabled || self.wireguard_v6.is_enabled
     }
 }

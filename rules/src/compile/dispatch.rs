@@ -131,6 +131,20 @@ fn tree(
     target: impl Fn(&str) -> String,
     end: &[Rule],
 ) -> Vec<Chain> {
+    let (mut rules, children) = leaves(root, interfaces, on, target, end);
+    rules.extend(end.iter().cloned());
+    let root = Chain { name: root.to_owned(), rules };
+    std::iter::once(root).chain(children).collect()
+}
+
+/// The rules of a root without its end, and its children, whose names begin with that of the root.
+pub(crate) fn leaves(
+    root: &str,
+    interfaces: &[&str],
+    on: fn(String) -> Match,
+    target: impl Fn(&str) -> String,
+    end: &[Rule],
+) -> (Vec<Rule>, Vec<Chain>) {
     let to_endpoint = |name: &str| Rule::when(vec![on(name.to_owned())], Action::Goto(target(name)));
     let mut rules = Vec::new();
     let mut children = Vec::new();
@@ -144,9 +158,7 @@ fn tree(
         let child = members.iter().map(|m| to_endpoint(m)).chain(end.iter().cloned()).collect();
         children.push(Chain { name, rules: child });
     }
-    rules.extend(end.iter().cloned());
-    let root = Chain { name: root.to_owned(), rules };
-    std::iter::once(root).chain(children).collect()
+    (rules, children)
 }
 
 /// Names by common prefix and the character behind it.

@@ -53,7 +53,8 @@ pub(crate) fn forward_chain(direction: Direction, interface: &HostInterface) -> 
     length_limited(direction.pick("cali-fhfw-", "cali-thfw-"), interface_text(interface), CHAIN_MAX)
 }
 
-fn interface_text(interface: &HostInterface) -> &str {
+/// The name of an interface, or what stands for all of them.
+pub(crate) fn interface_text(interface: &HostInterface) -> &str {
     match interface {
         HostInterface::Named(name) => name,
         HostInterface::Any => ANY_INTERFACE,
@@ -68,6 +69,17 @@ pub(crate) const fn host_dispatch_chain(direction: Direction) -> &'static str {
 /// `cali-from-hep-forward` and `cali-to-hep-forward`.
 pub(crate) const fn forward_dispatch_chain(direction: Direction) -> &'static str {
     direction.pick("cali-from-hep-forward", "cali-to-hep-forward")
+}
+
+/// Where packets that IPVS is to send on get the mark of the endpoint that they came from.
+pub(crate) const SET_ENDPOINT_MARK: &str = "cali-set-endpoint-mark";
+
+/// Where packets that IPVS sends on meet the policy of the endpoint that they came from.
+pub(crate) const FROM_ENDPOINT_MARK: &str = "cali-from-endpoint-mark";
+
+/// `cali-sm-`: sets an endpoint's mark.
+pub(crate) fn set_mark_chain(interface: &HostInterface) -> String {
+    length_limited("cali-sm-", interface_text(interface), CHAIN_MAX)
 }
 
 /// `cali-failsafe-in` and `cali-failsafe-out`.

@@ -228,7 +228,7 @@ fn net_match(side: Side, net: IpNet) -> Match {
 }
 
 /// Ports in portions that fit one match each, greedily and in order.
-fn port_chunks(ports: &[PortRange]) -> Vec<Vec<PortRange>> {
+pub(crate) fn port_chunks(ports: &[PortRange]) -> Vec<Vec<PortRange>> {
     let mut chunks: Vec<Vec<PortRange>> = Vec::new();
     let mut used = PORT_SLOTS;
     for range in ports {

@@ -1,11 +1,20 @@
 //! The chains that every node has, whatever its endpoints, and the hooks in the kernel's own chains.
 
+mod ipvs;
+mod openstack;
+mod tunnels;
+
+use std::sync::Arc;
+
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 
-use super::config::{Config, EndpointToHostAction};
+pub(crate) use self::ipvs::others_mark;
+pub(crate) use self::tunnels::{ALL_HOSTS, Tunnels, VXLAN_HOSTS};
+use super::config::{Config, EndpointToHostAction, ServiceLoop};
 use super::endpoint::{filter_allow, mangle_allow};
 use super::failsafe;
 use super::names::{self, Direction, set_name};
+use crate::graph::model::ClusterNetwork;
 use crate::render::Table;
 use crate::ruleset::{Action, Chain, ConntrackState, Hook, Match, Rule, SetKey, Side};
 
@@ -18,6 +27,19 @@ pub(crate) const THIS_HOST: &str = "this-host";
 /// Set of workloads whose packets get a DSCP value.
 pub(crate) const DSCP_SOURCES: &str = "dscp-src-net";
 
+/// Set of the workloads of an ambient mesh.
+pub(crate) const MESH_WORKLOADS: &str = "all-istio-weps";
+
+/// What the static chains depend on beside the options.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// The cluster's network.
+    pub(crate) network: Arc<ClusterNetwork>,
+    /// kube-proxy uses IPVS on this node.
+    pub(crate) is_ipvs: bool,
+}
+
+const NEW: &[ConntrackState] = &[ConntrackState::New];
 const DNAT: &[ConntrackState] = &[ConntrackState::Dnat];
 const KNOWN: &[ConntrackState] = &[ConntrackState::Related, ConntrackState::Established];
 const HEP_ACCEPTED: &str = "Host endpoint policy accepted packet.";
@@ -55,12 +77,18 @@ pub(crate) fn hooks(table: Table, config: &Config) -> Vec<Hook> {
 }
 
 /// The static chains of a table.
-pub(crate) fn chains(table: Table, version: IpVersion, config: &Config) -> Vec<Chain> {
+pub(crate) fn chains(
+    table: Table,
+    version: IpVersion,
+    config: &Config,
+    surroundings: &Surroundings,
+) -> Vec<Chain> {
+    let tunnels = Tunnels::new(version, config, &surroundings.network);
     let mut chains = match table {
-        Table::Raw => raw(config),
-        Table::Mangle => mangle(version, config),
-        Table::Nat => nat(config),
-        Table::Filter => filter(version, config),
+        Table::Raw => raw(version, config, &tunnels),
+        Table::Mangle => mangle(version, config, surroundings.is_ipvs),
+        Table::Nat => nat(version, config, &tunnels),
+        Table::Filter => filter(version, config, &tunnels, surroundings),
     };
     chains.extend(failsafe::chains(table, version, config));
     chains
@@ -72,6 +100,7 @@ pub(crate) fn nat_outgoing(version: IpVersion, wanted: bool, config: &Config) ->
         let set =
             |id, side, negate| Match::Set { name: set_name(version, id), side, key: SetKey::Address, negate };
         let mut matches = vec![set(NAT_POOLS, Side::Source, false), set(ALL_POOLS, Side::Destination, true)];
+        matches.extend(config.nat_spares_hosts.then(|| set(ALL_HOSTS, Side::Destination, true)));
         matches.extend(protocol.map(|protocol| Match::Protocol { protocol, negate: false }));
         matches.extend(config.nat_interface.clone().map(Match::OutInterface));
         matches
@@ -115,29 +144,33 @@ fn prefixes<'a>(config: &'a Config, rule: impl Fn(String) -> Rule + 'a) -> impl 
     config.interface_prefixes.iter().map(move |p| rule(format!("{p}+")))
 }
 
-fn raw(config: &Config) -> Vec<Chain> {
+fn raw(version: IpVersion, config: &Config, tunnels: &Tunnels<'_>) -> Vec<Chain> {
     let marks = &config.marks;
     let from_workload = Match::Mark { value: marks.scratch0, mask: marks.scratch0 };
     let mut prerouting = vec![Rule::always(Action::ClearMark(marks.all()))];
+    prerouting.extend(tunnels.untracked_in());
     prerouting.extend(prefixes(config, |i| {
         Rule::when(vec![Match::InInterface(i)], Action::SetMark(marks.scratch0))
     }));
+    prerouting.push(Rule::when(vec![from_workload.clone()], jump("cali-rpf-skip")));
+    prerouting.extend(openstack::without_address(version, config));
     prerouting.extend([
-        Rule::when(vec![from_workload.clone()], jump("cali-rpf-skip")),
         // Always a drop: the kernel takes REJECT in the filter table only.
         Rule::when(vec![from_workload, Match::ReversePathFails], Action::Drop),
         Rule::when(vec![Match::MarkClear(marks.scratch0)], jump("cali-from-host-endpoint")),
         Rule::when(vec![accepted(config)], Action::Accept),
     ]);
-    let output = vec![
-        Rule::always(Action::ClearMark(marks.all())),
-        Rule::always(jump("cali-to-host-endpoint")),
-        Rule::when(vec![accepted(config)], Action::Accept),
-    ];
-    vec![chain("cali-PREROUTING", prerouting), chain("cali-OUTPUT", output), empty("cali-rpf-skip")]
+    let mut output =
+        vec![Rule::always(Action::ClearMark(marks.all())), Rule::always(jump("cali-to-host-endpoint"))];
+    output.extend(tunnels.untracked());
+    output.push(Rule::when(vec![accepted(config)], Action::Accept));
+    let mut chains =
+        vec![chain("cali-PREROUTING", prerouting), chain("cali-OUTPUT", output), empty("cali-rpf-skip")];
+    chains.extend(tunnels::wireguard_mark(config));
+    chains
 }
 
-fn mangle(version: IpVersion, config: &Config) -> Vec<Chain> {
+fn mangle(version: IpVersion, config: &Config, is_ipvs: bool) -> Vec<Chain> {
     let allow = || mangle_allow(config);
     let known = Match::Conntrack { states: KNOWN, negate: false };
     let prerouting = vec![
@@ -153,13 +186,17 @@ fn mangle(version: IpVersion, config: &Config) -> Vec<Chain> {
         set(ALL_POOLS, Side::Destination, true),
         set(THIS_HOST, Side::Destination, true),
     ];
-    let postrouting = vec![
+    let mut postrouting = mesh(version, config);
+    postrouting.extend([
         Rule::when(leaving, jump("cali-egress-dscp")).comment("set dscp for traffic leaving cluster."),
         Rule::when(vec![accepted(config)], Action::Return),
+    ]);
+    postrouting.extend(is_ipvs.then(|| Rule::when(vec![ipvs::is_sent_on(config)], Action::Return)));
+    postrouting.extend([
         Rule::always(Action::ClearMark(config.marks.all())),
         Rule::when(vec![Match::Conntrack { states: DNAT, negate: false }], jump("cali-to-host-endpoint")),
         Rule::when(vec![accepted(config)], Action::Return).comment(HEP_ACCEPTED),
-    ];
+    ]);
     vec![
         chain("cali-PREROUTING", prerouting),
         chain("cali-POSTROUTING", postrouting),
@@ -167,27 +204,59 @@ fn mangle(version: IpVersion, config: &Config) -> Vec<Chain> {
     ]
 }
 
-fn nat(_config: &Config) -> Vec<Chain> {
+/// Connections between workloads of an ambient mesh carry a DSCP value, by which the mesh knows them.
+fn mesh(version: IpVersion, config: &Config) -> Vec<Rule> {
+    let Some(dscp) = config.istio_dscp else { return Vec::new() };
+    let member = |side| Match::Set {
+        name: set_name(version, MESH_WORKLOADS),
+        side,
+        key: SetKey::Address,
+        negate: false,
+    };
+    let rule = |interface| {
+        let matches = vec![
+            Match::Protocol { protocol: Protocol::Tcp, negate: false },
+            Match::Conntrack { states: NEW, negate: false },
+            Match::OutInterface(interface),
+            member(Side::Destination),
+            member(Side::Source),
+        ];
+        Rule::when(matches, Action::SetDscp(dscp))
+    };
+    prefixes(config, rule).collect()
+}
+
+fn nat(version: IpVersion, config: &Config, tunnels: &Tunnels<'_>) -> Vec<Chain> {
+    let mut prerouting = vec![Rule::always(jump("cali-fip-dnat"))];
+    prerouting.extend(openstack::metadata_nat(version, config));
+    let mut postrouting = vec![Rule::always(jump("cali-fip-snat")), Rule::always(jump("cali-nat-outgoing"))];
+    postrouting.extend(tunnels.translated());
     vec![
-        chain("cali-PREROUTING", vec![Rule::always(jump("cali-fip-dnat"))]),
+        chain("cali-PREROUTING", prerouting),
         chain("cali-OUTPUT", vec![Rule::always(jump("cali-fip-dnat"))]),
-        chain(
-            "cali-POSTROUTING",
-            vec![Rule::always(jump("cali-fip-snat")), Rule::always(jump("cali-nat-outgoing"))],
-        ),
+        chain("cali-POSTROUTING", postrouting),
         empty("cali-fip-dnat"),
         empty("cali-fip-snat"),
     ]
 }
 
-fn filter(version: IpVersion, config: &Config) -> Vec<Chain> {
+fn filter(
+    version: IpVersion,
+    config: &Config,
+    tunnels: &Tunnels<'_>,
+    surroundings: &Surroundings,
+) -> Vec<Chain> {
+    let is_ipvs = surroundings.is_ipvs;
     let marks = &config.marks;
     let clear = || Rule::always(Action::ClearMark(marks.all()));
     let hep_accepted = || Rule::when(vec![accepted(config)], filter_allow(config)).comment(HEP_ACCEPTED);
-    let mut input: Vec<Rule> = prefixes(config, |i| {
+    let mut input = tunnels.input();
+    if is_ipvs {
+        input.extend(ipvs::input(config));
+    }
+    input.extend(prefixes(config, |i| {
         Rule::when(vec![Match::InInterface(i)], Action::Goto("cali-wl-to-host".to_owned()))
-    })
-    .collect();
+    }));
     input.extend([
         Rule::when(vec![accepted(config)], filter_allow(config)),
         clear(),
@@ -195,19 +264,42 @@ fn filter(version: IpVersion, config: &Config) -> Vec<Chain> {
         hep_accepted(),
     ]);
     let mut output = vec![Rule::when(vec![accepted(config)], filter_allow(config))];
+    if is_ipvs {
+        let forward = Action::Goto("cali-forward-endpoint-mark".to_owned());
+        output.push(Rule::when(vec![ipvs::is_sent_on(config)], forward));
+    }
     output.extend(prefixes(config, |i| Rule::when(vec![Match::OutInterface(i)], Action::Return)));
+    output.extend(tunnels.output());
     output.extend([
         clear(),
         Rule::when(vec![Match::Conntrack { states: DNAT, negate: true }], jump("cali-to-host-endpoint")),
         hep_accepted(),
     ]);
-    vec![
+    let mut chains = vec![
         chain("cali-INPUT", input),
         chain("cali-FORWARD", forward(config)),
         chain("cali-OUTPUT", output),
         workload_to_host(version, config),
-        empty("cali-cidr-block"),
-    ]
+        cidr_block(version, config, &surroundings.network),
+    ];
+    if is_ipvs {
+        chains.extend(ipvs::chains(version, config));
+    }
+    chains
+}
+
+/// Nobody sends what goes to an address of a service on to another node.
+fn cidr_block(version: IpVersion, config: &Config, network: &ClusterNetwork) -> Chain {
+    let action = match config.service_loop {
+        ServiceLoop::Drop => Action::Drop,
+        ServiceLoop::Reject => Action::Reject,
+        ServiceLoop::Allow => return empty("cali-cidr-block"),
+    };
+    let mut nets: Vec<_> = network.services.iter().filter(|net| IpVersion::of(net) == version).collect();
+    nets.sort_unstable_by_key(ToString::to_string);
+    let to = |net| vec![Match::Net { side: Side::Destination, net, negate: false }];
+    let rules = nets.into_iter().map(|net| Rule::when(to(*net), action.clone()));
+    chain("cali-cidr-block", rules.collect())
 }
 
 fn forward(config: &Config) -> Vec<Rule> {
@@ -235,6 +327,7 @@ fn workload_to_host(version: IpVersion, config: &Config) -> Chain {
             rules.push(Rule::when(vec![protocol, icmp], filter_allow(config)));
         }
     }
+    rules.extend(openstack::to_host(version, config));
     rules.push(Rule::always(jump(names::dispatch_chain(Direction::Egress))));
     let last = match config.endpoint_to_host {
         EndpointToHostAction::Drop => Action::Drop,

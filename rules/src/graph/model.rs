@@ -358,6 +358,25 @@ pub struct LocalEndpoint {
     pub tiers: Tiers,
 }
 
+/// What nodes, pools and BGP settings mean for this node beside policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterNetwork {
+    /// A pool asks for IP in IP.
+    pub ipip: bool,
+    /// IP versions of which a pool asks for VXLAN.
+    pub vxlan: Vec<IpVersion>,
+    /// Whether this node has an address for its end of IP-in-IP tunnels.
+    pub has_ipip_address: bool,
+    /// IP versions in which this node has an address for its end of VXLAN tunnels.
+    pub vxlan_addresses: Vec<IpVersion>,
+    /// Addresses of all nodes, this one among them, sorted.
+    pub nodes: Vec<IpAddr>,
+    /// Addresses of the other nodes that have an end of VXLAN tunnels, sorted.
+    pub vxlan_peers: Vec<IpAddr>,
+    /// Networks of services, sorted.
+    pub services: Vec<IpNet>,
+}
+
 /// A change of the desired state.
 ///
 /// A flush puts them out in an order that a dataplane can apply one by one: a set comes before the policies
@@ -400,6 +419,8 @@ pub enum Event {
     PolicyGone(PolicyKey),
     /// No policy uses the set any more.
     SetGone(SetId),
+    /// What is known of the cluster's network.
+    Network(Arc<ClusterNetwork>),
     /// The IP pools, sorted: all of them, and those with outgoing NAT.
     Pools {
         /// All.

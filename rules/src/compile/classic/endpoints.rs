@@ -113,6 +113,13 @@ impl Classic {
             let chains = dispatch::hosts(table, &hosts, &self.config);
             wanted.extend(chains.into_iter().map(|chain| (table, chain)));
         }
+        if self.surroundings.is_ipvs {
+            let hosts: Vec<&HostInterface> = self.hosts.keys().collect();
+            let endpoints = self.marked_endpoints();
+            self.endpoint_marks.assign(&endpoints);
+            let marks = self.endpoint_marks.chains(&interfaces, &hosts, &self.config);
+            wanted.extend(marks.into_iter().map(|chain| (Table::Filter, chain)));
+        }
         let mut names = BTreeSet::new();
         for (table, chain) in wanted {
             names.insert((table, chain.name.clone()));
