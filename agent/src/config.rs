@@ -6,8 +6,10 @@
 //!
 //! A value that cannot be understood is reported, and the next layer below counts.
 
+mod derived;
 mod hosts;
 mod layers;
+mod network;
 mod params;
 mod values;
 
@@ -17,8 +19,8 @@ use std::time::Duration;
 
 use tortie_dataplane::feature::BackendChoice;
 use tortie_rules::compile::Config as CompileConfig;
-use tortie_rules::compile::config::LogLimit;
 
+use self::derived::Derived;
 pub use self::hosts::Excluded;
 pub use self::layers::{Layer, from_environment, from_file, from_resource};
 
@@ -67,10 +69,8 @@ pub struct Settings {
     pub health_port: u16,
     /// `LogSeverityScreen`, as a tracing level.
     pub log_level: tracing::Level,
-    /// `LogActionRateLimit`; with the burst it becomes a part of `compile`.
-    log_rate: Option<String>,
-    /// `LogActionRateLimitBurst`
-    log_burst: u32,
+    /// What becomes a part of `compile` together with others.
+    derived: Derived,
 }
 
 impl Default for Settings {
@@ -97,8 +97,7 @@ impl Default for Settings {
             health_host: "localhost".to_owned(),
             health_port: 9099,
             log_level: tracing::Level::INFO,
-            log_rate: None,
-            log_burst: 5,
+            derived: Derived::default(),
         }
     }
 }
@@ -129,16 +128,32 @@ impl Settings {
         for layer in layers {
             for (name, value) in &layer.values {
                 let message = match params::apply(&mut settings, name, value) {
-                    Ok(true) => continue,
-                    Ok(false) => "has no effect in this release".to_owned(),
-                    Err(message) => message,
+                    Ok(true) => network::shortcoming(&settings, name).map(str::to_owned),
+                    Ok(false) => Some("has no effect in this release".to_owned()),
+                    Err(message) => Some(settings.stay(layer, name, message)),
                 };
-                problems.push(SettingProblem { source: layer.source.clone(), name: name.clone(), message });
+                let problem =
+                    |message| SettingProblem { source: layer.source.clone(), name: name.clone(), message };
+                problems.extend(message.map(problem));
             }
         }
-        let burst = settings.log_burst;
-        settings.compile.log_limit = settings.log_rate.clone().map(|rate| LogLimit { rate, burst });
+        let derived = settings.derived.clone();
+        if let Err(error) = derived.apply(&mut settings.compile) {
+            let (source, name) = ("all layers".to_owned(), "IptablesMarkMask".to_owned());
+            let message = format!("{error} with WireGuard, which stays off");
+            problems.push(SettingProblem { source, name, message });
+        }
         (settings, problems)
+    }
+
+    /// Keeps what the layer had before in the place of a value that is not understood.
+    fn stay(&mut self, layer: &Layer, name: &str, message: String) -> String {
+        match layer.last_good.get(name) {
+            Some(good) if params::apply(self, name, good).is_ok() => {
+                format!("{message}; {good:?} stays in force")
+            }
+            _ => message,
+        }
     }
 }
 

@@ -94,8 +94,9 @@ const START_OVER: Duration = Duration::from_secs(2);
 /// the one before left stays in force meanwhile.
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let mut waiting = Waiting::default();
+    let mut known = FelixLayers::new(&context.node);
     for generation in 1.. {
-        let mut engine = match Engine::start(context, generation) {
+        let mut engine = match Engine::start(context, generation, &known) {
             Ok(engine) => engine,
             Err(error) if generation == 1 => return Err(error),
             Err(error) => {
@@ -114,6 +115,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
                 tracing::info!("settings changed; starting over with the new ones");
                 engine.kernel.join();
                 waiting = std::mem::take(&mut engine.waiting);
+                known = engine.felix;
             }
         }
     }
@@ -184,8 +186,9 @@ struct Published {
 }
 
 impl<'a> Engine<'a> {
-    fn start(context: &'a Context, generation: u64) -> anyhow::Result<Self> {
-        let felix = FelixLayers::read(context)?;
+    /// `known` are the layers of the engine before.
+    fn start(context: &'a Context, generation: u64, known: &FelixLayers) -> anyhow::Result<Self> {
+        let felix = known.read_again(context)?;
         let (settings, mut problems) = felix.resolve(&context.local_layers);
         let mailbox = context.mailbox.clone();
         let wake = Arc::new(move || {
@@ -331,7 +334,8 @@ impl<'a> Engine<'a> {
 
     /// Tells others what changed for them. Returns whether the kernel holds everything.
     fn publish(&mut self, report: &kernel::PassReport, took: Duration) -> bool {
-        let kernel = self.kernel.problems();
+        let mut kernel = self.kernel.problems();
+        kernel.extend(self.feed.problems());
         let published = Published {
             is_applied: kernel.is_empty() && !self.kernel.is_busy(),
             counts: self.graph.counts(),
@@ -395,28 +399,52 @@ struct FelixLayers {
 }
 
 impl FelixLayers {
-    fn read(context: &Context) -> anyhow::Result<Self> {
-        let mut layers =
-            Self { node_name: format!("node.{}", context.node), default: None, node: None, changed: false };
+    fn new(node: &str) -> Self {
+        Self { node_name: format!("node.{node}"), default: None, node: None, changed: false }
+    }
+
+    /// Those that are there now. Of these ones they keep what they have no good value for.
+    fn read_again(&self, context: &Context) -> anyhow::Result<Self> {
+        let mut layers = Self::new(&context.node);
         let list = context.store.list(Kind::FelixConfiguration, None)?;
-        list.items.iter().for_each(|Stored { resource, .. }| layers.set(resource));
+        for Stored { resource, .. } in &list.items {
+            if let Resource::FelixConfiguration(object) = &**resource {
+                let name = &object.metadata.name;
+                let before = self.of(name).cloned();
+                layers.put(name, Some(from_resource(name, &object.spec)), before.as_ref());
+            }
+        }
         layers.changed = false;
         Ok(layers)
     }
 
+    /// The layer of a `FelixConfiguration`.
+    fn of(&self, name: &str) -> Option<&Layer> {
+        match name {
+            "default" => self.default.as_ref(),
+            name if name == self.node_name => self.node.as_ref(),
+            _ => None,
+        }
+    }
+
     fn set(&mut self, resource: &Resource) {
         let Resource::FelixConfiguration(object) = resource else { return };
-        let layer = from_resource(&object.metadata.name, &object.spec);
-        self.put(&object.metadata.name, Some(layer));
+        let name = &object.metadata.name;
+        let before = self.of(name).cloned();
+        self.put(name, Some(from_resource(name, &object.spec)), before.as_ref());
     }
 
     fn remove(&mut self, key: &tortie_api::Key) {
         if key.kind == Kind::FelixConfiguration {
-            self.put(&key.name, None);
+            self.put(&key.name, None, None);
         }
     }
 
-    fn put(&mut self, name: &str, layer: Option<Layer>) {
+    /// `before` is what the layer was, whose values stand in for those of it that are not understood.
+    fn put(&mut self, name: &str, mut layer: Option<Layer>, before: Option<&Layer>) {
+        if let (Some(layer), Some(before)) = (&mut layer, before) {
+            layer.remember(before);
+        }
         let slot = if name == "default" {
             &mut self.default
         } else if name == self.node_name {

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 use tortie_api::felix::FelixConfigurationSpec;
 
+use super::params;
+
 /// Prefix of environment variables that are settings.
 const PREFIX: &str = "FELIX_";
 
@@ -16,6 +18,22 @@ pub struct Layer {
     pub source: String,
     /// Values by name as written.
     pub values: BTreeMap<String, String>,
+    /// For values that are not understood, those that this layer had before.
+    pub last_good: BTreeMap<String, String>,
+}
+
+impl Layer {
+    /// Remembers what the layer had before in the place of values that are not understood: that stays in force.
+    pub fn remember(&mut self, before: &Self) {
+        for (name, value) in &self.values {
+            let good = before.last_good.get(name).or_else(|| before.values.get(name));
+            if !params::is_understood(name, value)
+                && let Some(good) = good.filter(|good| params::is_understood(name, good))
+            {
+                self.last_good.insert(name.clone(), good.clone());
+            }
+        }
+    }
 }
 
 /// `FELIX_<NAME>` variables, names in any case. Empty values count as not set.
@@ -23,7 +41,7 @@ pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> La
     let is_ours = |name: &str| name.get(..PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(PREFIX));
     let ours = variables.filter(|(name, value)| is_ours(name) && !value.is_empty());
     let values = ours.map(|(name, value)| (name[PREFIX.len()..].to_owned(), value)).collect();
-    Layer { source: "environment".to_owned(), values }
+    Layer { source: "environment".to_owned(), values, last_good: BTreeMap::new() }
 }
 
 /// A line of a configuration file that is none.
@@ -49,7 +67,7 @@ pub fn from_file(path: &Path, text: &str) -> Result<Layer, FileError> {
         };
         values.insert(name.trim().to_owned(), value.trim().to_owned());
     }
-    Ok(Layer { source: format!("file {}", path.display()), values })
+    Ok(Layer { source: format!("file {}", path.display()), values, last_good: BTreeMap::new() })
 }
 
 /// A `FelixConfiguration`.
@@ -59,5 +77,5 @@ pub fn from_resource(name: &str, spec: &FelixConfigurationSpec) -> Layer {
         other => other.to_string(),
     };
     let values = spec.settings.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-    Layer { source: format!("FelixConfiguration {name}"), values }
+    Layer { source: format!("FelixConfiguration {name}"), values, last_good: BTreeMap::new() }
 }

@@ -8,6 +8,7 @@ use tortie_rules::render::InsertMode;
 
 use super::Settings;
 use super::hosts::{Excluded, failsafe_ports};
+use super::network;
 use super::values::{boolean, duration, is_none, mask, one_of, optional, parse, port_range};
 
 type Set = fn(&mut Settings, &str) -> Result<(), String>;
@@ -26,6 +27,7 @@ const PARAMS: &[(&str, Set)] = &[
             one_of(v, &[("insert", InsertMode::Insert), ("append", InsertMode::Append)]),
         )
     }),
+    ("clustertype", network::cluster_type),
     ("defaultendpointtohostaction", endpoint_to_host),
     ("devicerouteprotocol", |s, v| put(&mut s.route_protocol, parse(v, "a number from 0 to 255"))),
     ("deviceroutesourceaddress", |s, v| {
@@ -41,12 +43,16 @@ const PARAMS: &[(&str, Set)] = &[
         )
     }),
     ("disableconntrackinvalidcheck", |s, v| put(&mut s.compile.disable_conntrack_invalid_check, boolean(v))),
+    ("externalnodescidrlist", network::external_nodes),
+    ("externalnodeslist", network::external_nodes),
     ("failsafeinboundhostports", |s, v| put(&mut s.compile.failsafe_inbound, failsafe_ports(v))),
     ("failsafeoutboundhostports", |s, v| put(&mut s.compile.failsafe_outbound, failsafe_ports(v))),
     ("featuredetectoverride", |s, v| {
         none_as_empty(v).clone_into(&mut s.feature_override);
         Ok(())
     }),
+    ("flowlogsgoldmaneserver", network::flow_server),
+    ("flowlogslocalreporter", network::flow_reporter),
     ("healthenabled", |s, v| put(&mut s.health_enabled, boolean(v))),
     ("healthhost", |s, v| {
         none_as_empty(v).clone_into(&mut s.health_host);
@@ -56,6 +62,8 @@ const PARAMS: &[(&str, Set)] = &[
     ("interfaceexclude", |s, v| put(&mut s.excluded_interfaces, Excluded::parse(v))),
     ("interfaceprefix", interface_prefix),
     ("ipforwarding", |s, v| put(&mut s.ip_forwarding, one_of(v, &[("Enabled", true), ("Disabled", false)]))),
+    ("ipinipenabled", network::ipip),
+    ("ipipenabled", network::ipip),
     ("ipsetsrefreshinterval", |s, v| put(&mut s.ipsets_refresh, duration(v, SECOND))),
     ("iptablesbackend", |s, v| {
         put(&mut s.iptables_backend, v.parse::<BackendChoice>().map_err(|e| e.to_string()))
@@ -71,7 +79,9 @@ const PARAMS: &[(&str, Set)] = &[
     ("iptableslockprobeintervalmillis", |s, v| put(&mut s.iptables_lock_probe, duration(v, MILLISECOND))),
     ("iptablesmangleallowaction", |s, v| put(&mut s.compile.mangle_allow, one_of(v, ALLOW))),
     ("iptablesmarkmask", |s, v| {
-        s.compile.marks = Marks::from_mask(mask(v)?).map_err(|e| e.to_string())?;
+        let mask = mask(v)?;
+        s.compile.marks = Marks::from_mask(mask).map_err(|e| e.to_string())?;
+        s.derived.mark_mask = mask;
         Ok(())
     }),
     ("iptablesnatoutgoinginterfacefilter", nat_interface),
@@ -85,6 +95,9 @@ const PARAMS: &[(&str, Set)] = &[
         s.compile.versions = if both { IpVersion::BOTH.to_vec() } else { vec![IpVersion::V4] };
         Ok(())
     }),
+    ("istioambientmode", network::ambient),
+    ("istiodscpmark", network::istio_dscp),
+    ("kubenodeportranges", network::node_ports),
     ("logactionratelimit", log_rate),
     ("logactionratelimitburst", log_burst),
     ("logprefix", |s, v| {
@@ -93,7 +106,10 @@ const PARAMS: &[(&str, Set)] = &[
     }),
     ("logseverityscreen", log_level),
     ("maxipsetsize", |s, v| put(&mut s.compile.max_set_size, parse(v, "a number of members"))),
+    ("metadataaddr", network::metadata_address),
+    ("metadataport", network::metadata_port),
     ("natoutgoingaddress", |s, v| put(&mut s.compile.nat_address, optional(v, "an IPv4 address"))),
+    ("natoutgoingexclusions", network::nat_exclusions),
     ("natportrange", |s, v| {
         s.compile.nat_ports = if is_none(v) { None } else { Some(port_range(v)?) };
         Ok(())
@@ -102,7 +118,16 @@ const PARAMS: &[(&str, Set)] = &[
     ("removeexternalroutes", |s, v| put(&mut s.remove_external_routes, boolean(v))),
     ("routerefreshinterval", |s, v| put(&mut s.route_refresh, duration(v, SECOND))),
     ("routesyncdisabled", |s, v| put(&mut s.route_sync_disabled, boolean(v))),
+    ("serviceloopprevention", network::service_loop),
+    ("vxlanenabled", network::vxlan),
     ("vxlanport", |s, v| put(&mut s.compile.vxlan_port, parse(v, "a port"))),
+    ("wireguardenabled", |s, v| put(&mut s.compile.wireguard_v4.is_enabled, boolean(v))),
+    ("wireguardenabledv6", |s, v| put(&mut s.compile.wireguard_v6.is_enabled, boolean(v))),
+    ("wireguardhostencryptionenabled", |s, v| put(&mut s.compile.wireguard_hosts, boolean(v))),
+    ("wireguardinterfacename", |s, v| put(&mut s.compile.wireguard_v4.interface, network::device_name(v))),
+    ("wireguardinterfacenamev6", |s, v| put(&mut s.compile.wireguard_v6.interface, network::device_name(v))),
+    ("wireguardlisteningport", |s, v| put(&mut s.compile.wireguard_v4.port, parse(v, "a port"))),
+    ("wireguardlisteningportv6", |s, v| put(&mut s.compile.wireguard_v6.port, parse(v, "a port"))),
 ];
 
 fn put<T>(slot: &mut T, value: Result<T, String>) -> Result<(), String> {
@@ -122,6 +147,11 @@ pub(super) fn apply(settings: &mut Settings, name: &str, value: &str) -> Result<
         Ok(at) => PARAMS[at].1(settings, value).map(|()| true),
         Err(_) => Ok(false),
     }
+}
+
+/// Whether a value of a setting can be followed; a setting that stands for nothing here can.
+pub(super) fn is_understood(name: &str, value: &str) -> bool {
+    apply(&mut Settings::default(), name, value).is_ok()
 }
 
 fn metric(text: &str) -> Result<u32, String> {
@@ -178,7 +208,7 @@ fn nat_interface(settings: &mut Settings, value: &str) -> Result<(), String> {
 
 fn log_rate(settings: &mut Settings, value: &str) -> Result<(), String> {
     if is_none(value) {
-        settings.log_rate = None;
+        settings.derived.log_rate = None;
         return Ok(());
     }
     let is_rate = value.split_once('/').is_some_and(|(count, unit)| {
@@ -190,7 +220,7 @@ fn log_rate(settings: &mut Settings, value: &str) -> Result<(), String> {
             "{value:?} is not a rate like 10/minute (1 to 10000 a second, minute, hour or day)"
         ));
     }
-    settings.log_rate = Some(value.to_owned());
+    settings.derived.log_rate = Some(value.to_owned());
     Ok(())
 }
 
@@ -199,7 +229,7 @@ fn log_burst(settings: &mut Settings, value: &str) -> Result<(), String> {
     if burst > 9999 {
         return Err(format!("{burst} is above 9999"));
     }
-    settings.log_burst = burst;
+    settings.derived.log_burst = burst;
     Ok(())
 }
 

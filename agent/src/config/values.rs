@@ -4,6 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tortie_api::net::PortRange;
 
 /// A value of one of the types that can be read from text.
@@ -79,6 +80,21 @@ pub(super) fn port_range(text: &str) -> Result<PortRange, String> {
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     let port = |t: &str| t.trim().parse::<u16>().map_err(|_| bad());
     PortRange::new(port(first)?, port(last)?).ok_or_else(bad)
+}
+
+/// The entries of a list: with commas between, or as a `FelixConfiguration` holds it, in JSON. `none` has none.
+pub(super) fn list(text: &str) -> Vec<String> {
+    if is_none(text) {
+        return Vec::new();
+    }
+    if let Ok(Value::Array(entries)) = serde_json::from_str(text) {
+        let text = |entry: Value| match entry {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        return entries.into_iter().map(text).collect();
+    }
+    text.split(',').map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect()
 }
 
 /// `none` in any case, which stands for no value.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 use tortie_api::net::IpVersion;
 use tortie_dataplane::link::{Link, MacAddr};
+use tortie_dataplane::reconcile::Problem;
 use tortie_dataplane::route::RouteSpec;
 use tortie_rules::compile::Config;
 use tortie_rules::compile::classic::{BrokenSets, Classic};
@@ -16,6 +17,9 @@ use tortie_rules::render::iptables::Features;
 
 use super::kernel::Kernel;
 use crate::config::Settings;
+
+/// There while kube-proxy uses IPVS: it holds the addresses of services.
+const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// The compiler, and the routes of this node's endpoints.
 pub(super) struct Feed {
@@ -75,6 +79,7 @@ impl Feed {
     /// Takes the interfaces as they are now. Those that are no workload's and not excluded are the host's: the graph
     /// looks for their host endpoints, and their addresses are the host's own.
     pub(super) fn set_links(&mut self, links: &[Link], graph: &mut Graph) {
+        self.classic.set_ipvs(links.iter().any(|link| link.name == IPVS_INTERFACE));
         let settings = &self.settings;
         let is_workload =
             |name: &str| settings.compile.interface_prefixes.iter().any(|p| name.starts_with(p.as_str()));
@@ -96,6 +101,19 @@ impl Feed {
             self.classic.set_host_addresses(&addresses);
             self.host_addresses = addresses;
         }
+    }
+
+    /// What the rules cannot do for endpoints of this node.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let unmarked = self.classic.unmarked_endpoints();
+        if unmarked.is_empty() {
+            return Vec::new();
+        }
+        let error = format!(
+            "IptablesMarkMask has too few bits for a mark of each endpoint, which IPVS needs; what these send to              services is denied: {}",
+            unmarked.join(", ")
+        );
+        vec![Problem { object: "endpoint marks".to_owned(), error }]
     }
 
     /// Tells the drivers what changed of sets.
