@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tortie_api::manifest::parse_documents;
 use tortie_api::net::{IpVersion, PortRange};
 use tortie_rules::compile::classic::Classic;
-use tortie_rules::compile::config::{AllowAction, EndpointToHostAction, LogLimit};
+use tortie_rules::compile::config::{AllowAction, EndpointToHostAction, LogLimit, OpenStack, WireGuard};
 use tortie_rules::compile::{Config, Marks};
 use tortie_rules::graph::{Graph, Options};
 use tortie_rules::render::iptables::Features;
@@ -54,6 +54,8 @@ fn ours(state: &Path, config: &Config, version: IpVersion) -> Ids {
     set_interfaces(&mut graph, &state.join("interfaces.txt"));
     let config = Config { versions: vec![version], ..config.clone() };
     let mut classic = Classic::new(config, Features::default());
+    let interfaces = std::fs::read_to_string(state.join("interfaces.txt")).expect("interfaces");
+    classic.set_ipvs(interfaces.contains("kube-ipvs0"));
     graph.flush().iter().for_each(|event| classic.handle(event));
     let ids = |rules: &[RenderedRule]| rules.iter().map(|r| r.id.to_string()).collect::<Vec<_>>();
     let mut all = Ids::new();
@@ -274,4 +276,65 @@ fn several_prefixes_have_felixs_ids() {
 #[test]
 fn flow_logs_have_felixs_ids() {
     check_with("24-flow-logs", &Config { flow_logs: true, ..Config::default() });
+}
+
+#[test]
+fn addresses_of_services_have_felixs_ids() {
+    check("14-service-cidrs");
+}
+
+#[test]
+fn outgoing_nat_that_spares_hosts_has_felixs_ids() {
+    check_with("16-nat-exclusions", &Config { nat_spares_hosts: true, ..Config::default() });
+}
+
+#[test]
+fn vxlan_has_felixs_ids() {
+    check("12-vxlan");
+}
+
+#[test]
+fn vxlan_on_ipv6_has_felixs_ids() {
+    check("33-vxlan-v6");
+}
+
+#[test]
+fn ip_in_ip_has_felixs_ids() {
+    check("25-ipip");
+}
+
+#[test]
+fn pools_without_tunnels_have_felixs_ids() {
+    check("30-no-encap-blocks");
+}
+
+#[test]
+fn wireguard_has_felixs_ids() {
+    let marks = Marks::with_wireguard(0xffff_0000).expect("sixteen bits");
+    let wireguard_v4 = WireGuard { is_enabled: true, ..Config::default().wireguard_v4 };
+    check_with("32-wireguard", &Config { marks, wireguard_v4, ..Config::default() });
+}
+
+#[test]
+fn kube_proxy_with_ipvs_has_felixs_ids() {
+    check("28-ipvs");
+}
+
+#[test]
+fn an_ambient_mesh_has_felixs_ids() {
+    check_with("31-istio-ambient", &Config { istio_dscp: Some(23), ..Config::default() });
+}
+
+#[test]
+fn a_host_of_openstack_has_felixs_ids() {
+    let interface_prefixes = vec!["tap".to_owned()];
+    let metadata = Some("172.18.0.50:8775".parse().expect("an address with port"));
+    let openstack = Some(OpenStack { metadata });
+    check_with("29-openstack", &Config { interface_prefixes, openstack, ..Config::default() });
+}
+
+#[test]
+fn a_host_of_openstack_that_serves_metadata_itself_has_felixs_ids() {
+    let metadata = Some("127.0.0.1:8775".parse().expect("an address with port"));
+    check_with("34-openstack-type", &Config { openstack: Some(OpenStack { metadata }), ..Config::default() });
 }
