@@ -202,6 +202,9 @@ impl<'a> Engine<'a> {
             interface_prefixes: settings.compile.interface_prefixes.clone(),
             suppress_covered: false,
         });
+        if settings.compile.istio_dscp.is_some() {
+            graph.want_mesh();
+        }
         let mut feed = Feed::new(&settings, kernel.versions(), kernel.features());
         feed.set_links(&kernel.all_links(), &mut graph);
         let mailbox = context.mailbox.clone();

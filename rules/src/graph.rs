@@ -46,9 +46,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tortie_api::labels::NAMESPACE_LABEL;
 use tortie_api::resource::{Object, Resource};
+use tortie_api::selector::Selector;
 use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
 
 use self::contributors::Contributor;
+use self::convert::{SetDefinition, SetNeed};
 use self::endpoints::Endpoints;
 use self::host_endpoints::HostEndpoints;
 use self::label_index::{ItemLabels, Label};
@@ -58,6 +60,10 @@ use self::policies::{Policies, Tier};
 use self::policy_kinds::policy_key;
 use self::profiles::{Inherited, Profiles};
 use self::sets::{IpSets, ServiceBackends};
+
+/// Workloads of an ambient mesh: labels of Istio, of which those of a pod count more than its namespace's.
+const MESH_SELECTOR: &str = "pcns.istio.io/dataplane-mode == 'ambient' && istio.io/dataplane-mode != 'none' \
+                             || istio.io/dataplane-mode == 'ambient'";
 
 /// What the graph must know beside the resources.
 #[derive(Clone, Debug)]
@@ -220,6 +226,14 @@ impl Graph {
     pub fn set_host_interface(&mut self, name: &str, addresses: Option<&[IpAddr]>) {
         if self.hosts.set_interface(name, addresses) {
             self.revision += 1;
+        }
+    }
+
+    /// Wants the set of all workloads of an ambient mesh, [`model::MESH_WORKLOADS`], from now on.
+    pub fn want_mesh(&mut self) {
+        if let Ok(selector) = Selector::parse(MESH_SELECTOR) {
+            let id = model::SetId(model::MESH_WORKLOADS.into());
+            self.sets.acquire(&SetNeed { id, definition: SetDefinition::Selected(selector) });
         }
     }
 

@@ -229,11 +229,7 @@ impl Kernel {
     pub(super) fn change_set(&mut self, change: SetChange) {
         let (name, outcome) = match change {
             SetChange::Want { name, version, set_type, members } => {
-                let set_type = match set_type {
-                    classic::SetType::Address => SetType::HashIp,
-                    classic::SetType::Net => SetType::HashNet,
-                    classic::SetType::AddressPort => SetType::HashIpPort,
-                };
+                let set_type = kernel_type(set_type);
                 let spec = SetSpec {
                     name: name.clone(),
                     family: version,
@@ -243,12 +239,9 @@ impl Kernel {
                 let members = members.into_iter().map(|m| member(m, set_type));
                 (name, self.sets.driver.set_wanted(spec, members))
             }
-            SetChange::Update { name, added, removed } => {
-                let set_type = |m: &model::Member| match m {
-                    model::Member::Net(_) => SetType::HashNet,
-                    model::Member::AddressPort(..) => SetType::HashIpPort,
-                };
-                let convert = |m: model::Member| member(m, set_type(&m));
+            SetChange::Update { name, set_type, added, removed } => {
+                let set_type = kernel_type(set_type);
+                let convert = |m: model::Member| member(m, set_type);
                 let (added, removed) = (added.into_iter().map(convert), removed.into_iter().map(convert));
                 let outcome = self.sets.driver.update_members(&name, added, removed);
                 (name, outcome)
@@ -421,6 +414,14 @@ fn left_out_setting(name: &str, why: &impl std::fmt::Display) -> SettingProblem 
 
 fn sysctls(settings: &Settings) -> Sysctls {
     Sysctls::new("/proc/sys").with_forwarding(settings.ip_forwarding)
+}
+
+fn kernel_type(set_type: classic::SetType) -> SetType {
+    match set_type {
+        classic::SetType::Address => SetType::HashIp,
+        classic::SetType::Net => SetType::HashNet,
+        classic::SetType::AddressPort => SetType::HashIpPort,
+    }
 }
 
 fn member(member: model::Member, set_type: SetType) -> Member {

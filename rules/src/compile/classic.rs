@@ -21,7 +21,7 @@ use super::endpoint_marks::EndpointMarks;
 use super::statics::Surroundings;
 use super::{names, statics};
 use crate::graph::model::{
-    Event, HostInterface, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
+    Event, HostInterface, MESH_WORKLOADS, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
 };
 use crate::render::iptables::Features;
 use crate::render::{Table, TableChange};
@@ -56,6 +56,8 @@ pub enum SetChange {
     Update {
         /// Which.
         name: String,
+        /// Its type.
+        set_type: SetType,
         /// New members.
         added: Vec<Member>,
         /// Members that leave.
@@ -158,7 +160,7 @@ impl Classic {
         classic.want_static_set(statics::THIS_HOST, SetType::Address, &[]);
         classic.want_static_set(statics::DSCP_SOURCES, SetType::Net, &[]);
         if classic.config.istio_dscp.is_some() {
-            classic.want_static_set(statics::MESH_WORKLOADS, SetType::Address, &[]);
+            classic.want_static_set(MESH_WORKLOADS, SetType::Address, &[]);
         }
         classic.handle_pools(&[], &[]);
         classic.handle_network(&Arc::default());
@@ -239,23 +241,27 @@ impl Classic {
     }
 
     fn want_set(&mut self, id: &SetId, kind: SetKind, members: &[Member]) {
-        let set_type = match kind {
-            SetKind::Net => SetType::Net,
-            SetKind::AddressPort => SetType::AddressPort,
-        };
+        let set_type = type_of(id, kind);
         for version in &self.config.versions {
             let name = names::graph_set_name(*version, id);
-            let members = of_version(members, *version);
+            let members = of_version(members, set_type, *version);
             self.sets.push(SetChange::Want { name, version: *version, set_type, members });
         }
     }
 
     fn update_set(&mut self, id: &SetId, added: &[Member], removed: &[Member]) {
         for version in &self.config.versions {
-            let (added, removed) = (of_version(added, *version), of_version(removed, *version));
+            let kind = match added.iter().chain(removed).next() {
+                Some(Member::AddressPort(..)) => SetKind::AddressPort,
+                Some(Member::Net(_)) | None => SetKind::Net,
+            };
+            let set_type = type_of(id, kind);
+            let (added, removed) =
+                (of_version(added, set_type, *version), of_version(removed, set_type, *version));
             if !added.is_empty() || !removed.is_empty() {
                 self.sets.push(SetChange::Update {
                     name: names::graph_set_name(*version, id),
+                    set_type,
                     added,
                     removed,
                 });
@@ -295,6 +301,23 @@ fn static_ruleset(version: IpVersion, config: &Config) -> Ruleset {
     Ruleset { version, tables }
 }
 
-fn of_version(members: &[Member], version: IpVersion) -> Vec<Member> {
-    members.iter().filter(|m| m.version() == version).copied().collect()
+/// The members of one IP version that a set of this type can have.
+fn of_version(members: &[Member], set_type: SetType, version: IpVersion) -> Vec<Member> {
+    let fits = |member: &Member| match member {
+        Member::Net(net) => set_type != SetType::Address || net.prefix_len() == net.max_prefix_len(),
+        Member::AddressPort(..) => true,
+    };
+    members.iter().filter(|m| m.version() == version && fits(m)).copied().collect()
 }
+
+/// The type of a set of the graph.
+fn type_of(id: &SetId, kind: SetKind) -> SetType {
+    match kind {
+        SetKind::Net if *id.0 == *MESH_WORKLOADS => SetType::Address,
+        SetKind::Net => SetType::Net,
+        SetKind::AddressPort => SetType::AddressPort,
+    }
+}
+
+#[cfg(test)]
+mod tests;

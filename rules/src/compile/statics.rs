@@ -14,7 +14,7 @@ use super::config::{Config, EndpointToHostAction, ServiceLoop};
 use super::endpoint::{filter_allow, mangle_allow};
 use super::failsafe;
 use super::names::{self, Direction, set_name};
-use crate::graph::model::ClusterNetwork;
+use crate::graph::model::{ClusterNetwork, MESH_WORKLOADS};
 use crate::render::Table;
 use crate::ruleset::{Action, Chain, ConntrackState, Hook, Match, Rule, SetKey, Side};
 
@@ -26,9 +26,6 @@ pub(crate) const NAT_POOLS: &str = "masq-ipam-pools";
 pub(crate) const THIS_HOST: &str = "this-host";
 /// Set of workloads whose packets get a DSCP value.
 pub(crate) const DSCP_SOURCES: &str = "dscp-src-net";
-
-/// Set of the workloads of an ambient mesh.
-pub(crate) const MESH_WORKLOADS: &str = "all-istio-weps";
 
 /// What the static chains depend on beside the options.
 #[derive(Clone, Debug, Default)]

@@ -158,6 +158,9 @@ impl fmt::Display for SetId {
     }
 }
 
+/// The id of the set of all workloads of an ambient mesh, which is there where somebody wants it.
+pub const MESH_WORKLOADS: &str = "all-istio-weps";
+
 /// What the members of a set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetKind {

@@ -30,7 +30,7 @@ impl Sets {
                 let members = members.iter().copied().collect();
                 self.0.insert(name.clone(), Set { version: *version, holds: *set_type, members });
             }
-            SetChange::Update { name, added, removed } => {
+            SetChange::Update { name, added, removed, .. } => {
                 if let Some(set) = self.0.get_mut(name) {
                     removed.iter().for_each(|member| {
                         set.members.remove(member);
