@@ -35,6 +35,7 @@ impl Variant {
                 config.filter_deny = DenyAction::Reject;
                 config.endpoint_to_host = EndpointToHostAction::Reject;
                 config.disable_conntrack_invalid_check = true;
+                config.flow_logs = true;
             }
             4 => {
                 config.marks = Marks::from_mask(0x0101_1110).expect("five bits");

@@ -5,7 +5,7 @@ use libtest_mimic::Trial;
 use tortie_api::control::Area;
 
 use crate::Outcome;
-use crate::scene::{Backend, NODE, Scene, expect_line};
+use crate::scene::{Backend, NODE, Scene, eventually, expect_line, expect_same};
 use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB};
 use crate::watch::{Talk, Watch};
 
@@ -14,13 +14,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         "settings",
         &[
             ("environment_counts_more_than_file_more_than_node_more_than_default", precedence),
-            ("a_bad_value_is_reported_and_the_layer_below_counts", bad_values),
+            ("a_bad_value_is_reported_and_what_was_good_counts", bad_values),
+            ("traffic_to_services_that_nobody_took_goes_round_in_no_circles", service_loops),
             ("a_setting_that_does_not_exist_is_reported_and_the_others_stay", unknown_setting),
         ],
     );
     trials.extend(crate::on_both(
         "settings",
-        &[("a_change_in_flight_interrupts_and_opens_nothing", in_flight)],
+        &[
+            ("a_change_in_flight_interrupts_and_opens_nothing", in_flight),
+            ("rules_for_ipvs_come_and_go_with_its_interface", ipvs),
+        ],
     ));
     trials
 }
@@ -114,9 +118,57 @@ fn bad_values() -> Outcome {
     scene.apply("node.yaml", felix("node.node-1", "chainInsertMode: Insert, maxIpsetSize: 5000"))?;
     expect_visible(&scene, Visible { is_first: true, set_size: 5000, ..visible })?;
     assert_eq!(scene.problems(Area::Setting)?.len(), 2);
-    scene.apply("node.yaml", felix("node.node-1", "chainInsertMode: Insert, maxIpsetSize: -1"))?;
-    expect_visible(&scene, Visible { is_first: true, ..visible })?;
-    scene.expect_problem(Area::Setting, &["FelixConfiguration node.node-1", "maxIpsetSize", "-1"])?;
+    let broken = ["FelixConfiguration node.node-1", "maxIpsetSize", "-1", "\"5000\" stays in force"];
+    for insert in ["Insert", "Append", "Insert"] {
+        // What was good stays, also when the agent starts over for another setting.
+        let settings = format!("chainInsertMode: {insert}, maxIpsetSize: -1");
+        scene.apply("node.yaml", felix("node.node-1", &settings))?;
+        expect_visible(&scene, Visible { is_first: insert == "Insert", set_size: 5000, ..visible })?;
+        scene.expect_problem(Area::Setting, &broken)?;
+    }
+    scene.expect(&SHOP)
+}
+
+/// Traffic that still has an address of a service where it is sent on was taken by nobody.
+fn service_loops() -> Outcome {
+    let mut scene = shop::open(Backend::Nft)?;
+    let services = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+                    spec: {serviceClusterIPs: [{cidr: 10.65.1.2/32}], asNumber: 64512}\n";
+    scene.apply("bgp.yaml", services)?;
+    let dropped = [(CLIENT, WEB, false), (CLIENT, VAULT, true), (OTHER, VAULT, false)];
+    scene.expect(&dropped)?;
+    scene.apply("default.yaml", felix("default", "serviceLoopPrevention: Reject"))?;
+    scene.expect(&dropped)?;
+    scene.apply("default.yaml", felix("default", "serviceLoopPrevention: Disabled"))?;
+    scene.expect(&SHOP)?;
+    scene.apply("default.yaml", felix("default", "serviceLoopPrevention: Sometimes"))?;
+    scene.expect_problem(Area::Setting, &["serviceLoopPrevention", "\"Disabled\" stays in force"])?;
+    scene.expect(&SHOP)?;
+    scene.remove("default.yaml")?;
+    scene.settle()?;
+    scene.expect(&dropped)
+}
+
+fn ipvs(backend: Backend) -> Outcome {
+    let scene = shop::open(backend)?;
+    let before = scene.iptables(NODE, "iptables-save -t filter")?;
+    let chains = |wanted: bool| {
+        eventually("rules for IPVS", || {
+            let text = scene.iptables(NODE, "iptables-save -t filter")?;
+            let checks = text.contains("-j cali-forward-check");
+            let marks = text.matches("-g cali-sm-cali").count() == 4;
+            Ok((checks == wanted && marks == wanted).then_some(text))
+        })
+    };
+    scene.run(NODE, "ip link add kube-ipvs0 type veth peer name ipvs-far")?;
+    chains(true)?;
+    scene.expect(&SHOP)?;
+    scene.run(NODE, "ip link del kube-ipvs0")?;
+    let after = chains(false)?;
+    let ours = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect()
+    };
+    expect_same(&ours(&before), &ours(&after))?;
     scene.expect(&SHOP)
 }
 
