@@ -22,7 +22,7 @@ pub use cluster_policy::{
 };
 pub use network_policy::{KUBE_POLICY_ORDER, network_policy, staged_network_policy};
 pub use node::node;
-pub use pod::{pod_endpoint, workload_interface};
+pub use pod::{pod_endpoint, pod_problems, workload_interface};
 pub use profile::{
     NAMESPACE_PROFILE_PREFIX, SERVICE_ACCOUNT_PROFILE_PREFIX, namespace_profile, namespace_profile_name,
     service_account_profile, service_account_profile_name,

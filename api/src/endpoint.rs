@@ -88,7 +88,7 @@ pub struct WorkloadEndpointSpec {
     /// Networks that it may send from although they are not its own.
     #[serde(with = "net_list", skip_serializing_if = "Vec::is_empty")]
     pub allow_spoofed_source_prefixes: Vec<IpNet>,
-    /// Quality of service. Kept as written; not enforced.
+    /// Quality of service, by control. Kept as written; [`Qos::read`](crate::qos::Qos::read) makes sense of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub qos_controls: BTreeMap<String, serde_json::Value>,
 }

@@ -17,6 +17,7 @@ pub mod meta;
 pub mod net;
 pub mod node;
 pub mod policy;
+pub mod qos;
 pub mod resource;
 pub mod selector;
 pub mod staged;

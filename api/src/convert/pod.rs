@@ -17,7 +17,8 @@ use crate::labels::{
 };
 use crate::meta::Metadata;
 use crate::net::parse_cidr;
-use crate::resource::Object;
+use crate::qos;
+use crate::resource::{FieldError, Object};
 
 /// The interface of a pod inside its namespace.
 const POD_INTERFACE: &str = "eth0";
@@ -28,7 +29,7 @@ const POD_INTERFACE: &str = "eth0";
 /// more). A pod that is being deleted keeps its endpoint, and so its policy, until its address is gone or it has
 /// ended: it may still be serving its last requests.
 ///
-/// Annotations that cannot be read (floating addresses, allowed source prefixes) are left out.
+/// Annotations that cannot be read (floating addresses, allowed source prefixes) are left out; [`pod_problems`] tells.
 pub fn pod_endpoint(pod: &Object<PodSpec>, interface_prefix: &str) -> Option<Object<WorkloadEndpointSpec>> {
     let spec = &pod.spec;
     if spec.host_network || spec.node_name.is_empty() || has_ended(pod) {
@@ -54,6 +55,7 @@ pub fn pod_endpoint(pod: &Object<PodSpec>, interface_prefix: &str) -> Option<Obj
         interface_name: workload_interface(interface_prefix, namespace, name),
         ports: spec.ports.iter().map(endpoint_port).collect(),
         allow_spoofed_source_prefixes: allowed_prefixes(annotations),
+        qos_controls: qos::of_annotations(annotations),
         ..WorkloadEndpointSpec::default()
     };
     Some(Object { metadata: metadata(pod), spec: endpoint })
@@ -153,25 +155,67 @@ fn endpoint_port(port: &ContainerPort) -> EndpointPort {
     }
 }
 
-/// The entries of an annotation that is a JSON list of texts.
-fn json_list(annotations: &BTreeMap<String, String>, key: &str) -> Vec<String> {
-    annotations.get(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+/// What [`pod_endpoint`] leaves out of annotations, since it cannot be read.
+pub fn pod_problems(pod: &Object<PodSpec>) -> Vec<FieldError> {
+    let annotations = &pod.metadata.annotations;
+    let addresses = addresses(pod);
+    let floating =
+        list_problems(annotations, annotation::FLOATING_IPS, |text| match text.parse::<IpAddr>() {
+            Err(_) => Some(format!("{text:?} is no address")),
+            Ok(external) if same_family(&addresses, external).is_none() => {
+                Some(format!("the pod has no address of the family of {external}"))
+            }
+            Ok(_) => None,
+        });
+    let sources = list_problems(annotations, annotation::ALLOWED_SOURCE_PREFIXES, |text| {
+        allowed_prefix(text).is_none().then(|| format!("{text:?} is no network"))
+    });
+    floating.into_iter().chain(sources).collect()
+}
+
+fn list_problems(
+    annotations: &BTreeMap<String, String>,
+    key: &str,
+    problem: impl Fn(&str) -> Option<String>,
+) -> Vec<FieldError> {
+    let error = |message: String| {
+        FieldError::new(format!("metadata.annotations[{key}]"), message + "; it is left out")
+    };
+    match json_list(annotations, key) {
+        None => vec![error("not a JSON list of texts".to_owned())],
+        Some(texts) => texts.iter().filter_map(|text| problem(text)).map(error).collect(),
+    }
+}
+
+/// The entries of an annotation that is a JSON list of texts. None if it is something else.
+fn json_list(annotations: &BTreeMap<String, String>, key: &str) -> Option<Vec<String>> {
+    match annotations.get(key).map_or("", String::as_str) {
+        "" => Some(Vec::new()),
+        text => serde_json::from_str(text).ok(),
+    }
+}
+
+fn same_family(addresses: &[IpAddr], other: IpAddr) -> Option<IpAddr> {
+    addresses.iter().find(|own| own.is_ipv4() == other.is_ipv4()).copied()
 }
 
 /// Floating addresses, each with the pod's address of its family.
 fn floating_addresses(annotations: &BTreeMap<String, String>, addresses: &[IpAddr]) -> Vec<IpNat> {
-    let external = json_list(annotations, annotation::FLOATING_IPS);
+    let external = json_list(annotations, annotation::FLOATING_IPS).unwrap_or_default();
     let pairs = external.iter().filter_map(|text| text.parse::<IpAddr>().ok()).filter_map(|external_ip| {
-        let internal_ip = *addresses.iter().find(|own| own.is_ipv4() == external_ip.is_ipv4())?;
-        Some(IpNat { internal_ip, external_ip })
+        Some(IpNat { internal_ip: same_family(addresses, external_ip)?, external_ip })
     });
     pairs.collect()
 }
 
 fn allowed_prefixes(annotations: &BTreeMap<String, String>) -> Vec<IpNet> {
-    let prefixes = json_list(annotations, annotation::ALLOWED_SOURCE_PREFIXES);
-    let net = |text: &String| parse_cidr(text).ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    prefixes.iter().filter_map(net).map(|net| net.trunc()).collect()
+    let prefixes = json_list(annotations, annotation::ALLOWED_SOURCE_PREFIXES).unwrap_or_default();
+    prefixes.iter().filter_map(|text| allowed_prefix(text)).collect()
+}
+
+fn allowed_prefix(text: &str) -> Option<IpNet> {
+    let net = parse_cidr(text).ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    net.map(|net| net.trunc())
 }
 
 #[cfg(test)]

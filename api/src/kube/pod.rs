@@ -136,6 +136,7 @@ pub(crate) fn is_useful_annotation(key: &str) -> bool {
         POD_IPS,
     ]
     .contains(&key)
+        || crate::qos::control_of(key).is_some()
 }
 
 impl PodSpec {

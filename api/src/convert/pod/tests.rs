@@ -204,3 +204,46 @@ fn annotations_that_cannot_be_read_are_left_out() {
     .unwrap();
     assert!(endpoint.spec.ip_nats.is_empty() && endpoint.spec.allow_spoofed_source_prefixes.is_empty());
 }
+
+#[test]
+fn quality_of_service_comes_from_annotations() {
+    let endpoint = endpoint(|pod| {
+        pod["metadata"]["annotations"] = json!({
+            "qos.projectcalico.org/ingressPacketRate": "1k",
+            "qos.projectcalico.org/dscp": "EF",
+            "kubernetes.io/egress-bandwidth": "1M",
+        });
+    });
+    let controls = serde_json::to_value(endpoint.unwrap().spec.qos_controls).unwrap();
+    assert_eq!(controls, json!({"ingressPacketRate": "1k", "dscp": "EF", "egressBandwidth": "1M"}));
+}
+
+#[test]
+fn what_annotations_have_that_cannot_be_read_is_told() {
+    let problems = |annotations: Value| {
+        let pod = pod(|pod| {
+            pod["metadata"]["annotations"] = annotations;
+            pod["status"] = json!({"phase": "Running", "podIP": "10.0.0.1"});
+        });
+        pod_problems(&pod).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let floating = "metadata.annotations[cni.projectcalico.org/floatingIPs]";
+    let sources = "metadata.annotations[cni.projectcalico.org/allowedSourcePrefixes]";
+    let good = json!({
+        "cni.projectcalico.org/floatingIPs": r#"["192.0.2.1"]"#,
+        "cni.projectcalico.org/allowedSourcePrefixes": r#"["192.0.2.0/24", "fd00::/8"]"#,
+    });
+    assert_eq!(problems(good), [] as [String; 0]);
+    let bad = json!({
+        "cni.projectcalico.org/floatingIPs": r#"["192.0.2.1", "fd00::9", "x"]"#,
+        "cni.projectcalico.org/allowedSourcePrefixes": "192.0.2.0/24",
+    });
+    assert_eq!(
+        problems(bad),
+        [
+            format!("{floating}: the pod has no address of the family of fd00::9; it is left out"),
+            format!("{floating}: \"x\" is no address; it is left out"),
+            format!("{sources}: not a JSON list of texts; it is left out"),
+        ]
+    );
+}
