@@ -119,6 +119,14 @@ impl Qos {
     }
 }
 
+/// The DSCP value that annotations of a host endpoint ask for, with what is wrong with it. Hosts have no other controls.
+pub fn host_dscp(annotations: &BTreeMap<String, String>) -> (Option<u8>, Vec<FieldError>) {
+    let mut controls = of_annotations(annotations);
+    controls.retain(|control, _| control == DSCP);
+    let (qos, errors) = Qos::read(&controls);
+    (qos.dscp, errors)
+}
+
 /// The control that an annotation stands for.
 pub(crate) fn control_of(annotation: &str) -> Option<&'static str> {
     match annotation {

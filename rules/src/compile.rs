@@ -13,8 +13,10 @@ mod endpoint_marks;
 mod failsafe;
 mod flowlog;
 mod group;
+mod limits;
 mod names;
 mod rule;
+mod shared;
 mod statics;
 
 pub use config::{Config, Marks};

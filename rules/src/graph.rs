@@ -45,9 +45,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tortie_api::labels::NAMESPACE_LABEL;
+use tortie_api::qos::{self, Qos};
 use tortie_api::resource::{Object, Resource};
 use tortie_api::selector::Selector;
-use tortie_api::{Key, Kind, convert as api_convert, kube, policy};
+use tortie_api::{FieldError, Key, Kind, convert as api_convert, kube, policy};
 
 use self::contributors::Contributor;
 use self::convert::{SetDefinition, SetNeed};
@@ -94,7 +95,7 @@ pub struct Graph {
     /// Counts resources that were taken.
     revision: u64,
     /// Resources that cannot be followed to the letter.
-    notes: BTreeMap<Key, Problem>,
+    notes: BTreeMap<Key, Vec<Problem>>,
 }
 
 impl Graph {
@@ -120,23 +121,32 @@ impl Graph {
     /// Takes a new or changed resource.
     pub fn set(&mut self, resource: &Resource) {
         self.revision += 1;
-        self.network.set(resource);
+        if !self.notes.is_empty() {
+            self.notes.remove(&resource.key());
+        }
         match resource {
-            Resource::Pod(o) => {
-                let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
-                match api_convert::pod_endpoint(o, prefix) {
-                    Some(endpoint) => self.set_workload(Some(&o.metadata.name), &endpoint),
-                    None => self.remove_workload(&resource.key()),
-                }
-            }
-            Resource::WorkloadEndpoint(o) => self.set_workload(None, o),
+            Resource::Pod(o) => self.set_pod(resource, o),
+            Resource::WorkloadEndpoint(o) => self.set_workload(resource, None, o),
             _ => self.set_with_key(&resource.key(), resource),
         }
     }
 
+    fn set_pod(&mut self, resource: &Resource, pod: &Object<kube::PodSpec>) {
+        let prefix = self.options.interface_prefixes.first().map_or("", String::as_str);
+        let Some(endpoint) = api_convert::pod_endpoint(pod, prefix) else {
+            return self.remove_workload(&resource.key());
+        };
+        if pod.spec.node_name == self.options.node {
+            for problem in api_convert::pod_problems(pod) {
+                self.note(&resource.key(), &problem.field, &problem.message);
+            }
+        }
+        self.set_workload(resource, Some(&pod.metadata.name), &endpoint);
+    }
+
     /// Takes what there are fewer of than endpoints.
     fn set_with_key(&mut self, key: &Key, resource: &Resource) {
-        self.notes.remove(key);
+        self.network.set(resource);
         match resource {
             Resource::NetworkPolicy(_)
             | Resource::GlobalNetworkPolicy(_)
@@ -272,7 +282,11 @@ impl Graph {
     /// Resources that cannot be followed to the letter, sorted.
     pub fn problems(&self) -> Vec<Problem> {
         let policies = self.policies.problems().chain(self.profiles.problems(&self.sets));
-        let rest = self.endpoints.problems().chain(self.hosts.problems()).chain(self.notes.values().cloned());
+        let rest = self
+            .endpoints
+            .problems()
+            .chain(self.hosts.problems())
+            .chain(self.notes.values().flatten().cloned());
         let mut problems: Vec<Problem> = policies.chain(rest).collect();
         problems.sort();
         problems
@@ -301,7 +315,7 @@ impl Graph {
             field: field.to_owned(),
             message: message.to_owned(),
         };
-        self.notes.insert(key.clone(), problem);
+        self.notes.entry(key.clone()).or_default().push(problem);
     }
 
     fn set_profile(&mut self, key: &Key, profile: &Object<policy::ProfileSpec>) {
@@ -339,6 +353,9 @@ impl Graph {
 
     fn set_host_endpoint(&mut self, key: &Key, object: &Object<tortie_api::endpoint::HostEndpointSpec>) {
         let spec = &object.spec;
+        if spec.node == self.options.node {
+            self.note_qos(key, qos::host_dscp(&object.metadata.annotations).1);
+        }
         // Only what it expects: all nodes must see the same members, and no node knows the addresses of others.
         let nets: Vec<IpNet> = spec.expected_ips.iter().map(|a| (*a).into()).collect();
         let ports = endpoints::named_ports(&spec.ports);
@@ -363,10 +380,29 @@ impl Graph {
 
     fn set_workload(
         &mut self,
+        resource: &Resource,
         pod: Option<&str>,
         object: &Object<tortie_api::endpoint::WorkloadEndpointSpec>,
     ) {
+        if object.spec.node == self.options.node {
+            let errors = Qos::read(&object.spec.qos_controls).1;
+            if !errors.is_empty() {
+                self.note_qos(&resource.key(), errors);
+            }
+        }
         self.endpoints.set(pod, object, &mut self.sets, &mut self.policies, &mut self.profiles);
+    }
+
+    /// Notes what is wrong with controls, where they were written.
+    fn note_qos(&mut self, key: &Key, errors: Vec<FieldError>) {
+        for error in errors {
+            let field = if key.kind == Kind::WorkloadEndpoint {
+                format!("spec.qosControls.{}", error.field)
+            } else {
+                format!("metadata.annotations[{}{}]", qos::ANNOTATION_PREFIX, error.field)
+            };
+            self.note(key, &field, &error.message);
+        }
     }
 
     fn remove_workload(&mut self, key: &Key) {

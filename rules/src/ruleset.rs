@@ -84,8 +84,8 @@ pub enum Match {
         /// Bits looked at.
         mask: Bits,
     },
-    /// The mark bits under `mask` have another value.
-    NotMark {
+    /// The mark bits under `mask` have another value than this.
+    MarkNot {
         /// Unwanted value.
         value: Bits,
         /// Bits looked at.
@@ -171,6 +171,10 @@ pub enum Match {
         /// Packets let through at once; 0 leaves it to the kernel's default.
         burst: u32,
     },
+    /// Asks for a new TCP connection: of the flags FIN, SYN, RST and ACK it has SYN alone.
+    TcpSyn,
+    /// With its own, there are more connections than this of those that this rule has seen.
+    ConnectionsAbove(u32),
 }
 
 /// Connection tracking states that rules ask for.
@@ -197,6 +201,8 @@ pub enum Action {
     Drop,
     /// Dropped with an ICMP error.
     Reject,
+    /// Dropped, and its TCP connection reset.
+    ResetConnection,
     /// Back to the calling chain.
     Return,
     /// Its connection is not tracked.
@@ -242,6 +248,8 @@ pub enum Action {
     },
     /// Replace destination address and port.
     DnatPort(std::net::SocketAddr),
+    /// Replace the destination address.
+    Dnat(std::net::IpAddr),
     /// Write the DSCP field, 0 to 63.
     SetDscp(u8),
 }

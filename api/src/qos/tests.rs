@@ -8,8 +8,8 @@ fn read(controls: &Value) -> (Qos, Vec<String>) {
     (qos, errors.iter().map(ToString::to_string).collect())
 }
 
-fn rate(per_second: u32, burst: u32) -> Option<PacketRate> {
-    Some(PacketRate { per_second, burst })
+const fn rate(per_second: u32, burst: u32) -> PacketRate {
+    PacketRate { per_second, burst }
 }
 
 #[test]
@@ -19,7 +19,10 @@ fn numbers_and_texts_are_both_read() {
         "ingressMaxConnections": 100, "egressMaxConnections": 4_294_967_295_u32, "dscp": 46,
     }));
     assert_eq!(errors, [] as [String; 0]);
-    assert_eq!((numbers.ingress.packet_rate, numbers.egress.packet_rate), (rate(1000, 7), rate(500, 5)));
+    assert_eq!(
+        (numbers.ingress.packet_rate, numbers.egress.packet_rate),
+        (Some(rate(1000, 7)), Some(rate(500, 5)))
+    );
     assert_eq!(numbers.ingress.max_connections, NonZeroU32::new(100));
     let (texts, errors) = read(&json!({
         "ingressPacketRate": "1k", "ingressPacketBurst": "7", "egressPacketRate": "0.5k",
@@ -34,7 +37,7 @@ fn nothing_is_limited_by_zero_and_a_burst_of_zero_is_the_default() {
     let zeros = json!({"ingressPacketRate": 0, "ingressPacketBurst": 0, "egressMaxConnections": 0, "egressBandwidth": 0});
     assert_eq!(read(&zeros), (Qos::default(), Vec::new()));
     let (qos, errors) = read(&json!({"ingressPacketRate": 10, "ingressPacketBurst": 0, "dscp": 0}));
-    assert_eq!((qos.ingress.packet_rate, qos.dscp), (rate(10, 5), Some(0)));
+    assert_eq!((qos.ingress.packet_rate, qos.dscp), (Some(rate(10, 5)), Some(0)));
     assert_eq!(errors, [] as [String; 0]);
 }
 
@@ -44,7 +47,10 @@ fn what_is_out_of_range_is_brought_into_it_and_told() {
         "ingressPacketRate": 20_000, "ingressPacketBurst": "20k", "egressPacketRate": -3,
         "egressMaxConnections": 5_000_000_000_u64,
     }));
-    assert_eq!((qos.ingress.packet_rate, qos.egress.packet_rate), (rate(10_000, 10_000), rate(1, 5)));
+    assert_eq!(
+        (qos.ingress.packet_rate, qos.egress.packet_rate),
+        (Some(rate(10_000, 10_000)), Some(rate(1, 5)))
+    );
     assert_eq!(qos.egress.max_connections, NonZeroU32::new(u32::MAX));
     assert_eq!(
         errors,

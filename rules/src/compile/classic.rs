@@ -5,6 +5,7 @@
 mod endpoints;
 mod network;
 mod policies;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use ipnet::IpNet;
 use tortie_api::net::IpVersion;
 
 use self::endpoints::EndpointChains;
+use self::shared::Sharer;
 pub use super::chains::BrokenSets;
 use super::chains::Chains;
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
 use super::endpoint_marks::EndpointMarks;
+use super::shared::Share;
 use super::statics::Surroundings;
 use super::{names, statics};
 use crate::graph::model::{
@@ -129,6 +132,9 @@ pub struct Classic {
     /// The wanted ones of the sets that are not always there.
     optional_sets: BTreeMap<String, Vec<IpNet>>,
     endpoint_marks: EndpointMarks,
+    /// What endpoints have in chains that they share; only those that have something.
+    shares: BTreeMap<Sharer, Share>,
+    shares_dirty: bool,
     dispatch_dirty: bool,
     dispatch_chains: BTreeSet<ChainName>,
 }
@@ -154,6 +160,8 @@ impl Classic {
             surroundings: Surroundings::default(),
             optional_sets: BTreeMap::new(),
             endpoint_marks,
+            shares: BTreeMap::new(),
+            shares_dirty: false,
             dispatch_dirty: true,
             dispatch_chains: BTreeSet::new(),
         };
@@ -204,14 +212,13 @@ impl Classic {
 
     /// Changes of sets since the last call, in order.
     pub fn poll_sets(&mut self) -> Vec<SetChange> {
+        self.compile_shares();
         std::mem::take(&mut self.sets)
     }
 
     /// Changes of tables since the last call.
     pub fn poll_tables(&mut self) -> Vec<TableUpdate> {
-        if std::mem::take(&mut self.dispatch_dirty) {
-            self.compile_dispatch();
-        }
+        self.compile_what_all_share();
         let (mode, features, marks) = (self.config.insert_mode, self.features, self.config.marks);
         let mut updates = Vec::new();
         for ruleset in &mut self.rulesets {
@@ -226,13 +233,19 @@ impl Classic {
 
     /// The tables of one IP version, typed; for evaluation, and without effect on what is polled.
     pub fn tables(&mut self, version: IpVersion) -> Vec<TableContent> {
-        if std::mem::take(&mut self.dispatch_dirty) {
-            self.compile_dispatch();
-        }
+        self.compile_what_all_share();
         let ruleset = self.rulesets.iter().filter(|ruleset| ruleset.version == version);
         let tables = ruleset.flat_map(|ruleset| &ruleset.tables);
         let content = tables.map(|(table, chains)| (*table, chains.content(&self.config.marks)));
         content.map(|(table, (hooks, chains))| TableContent { table, hooks, chains }).collect()
+    }
+
+    /// Dispatch, and chains in which many endpoints have rules: not compiled for each of a batch.
+    fn compile_what_all_share(&mut self) {
+        if std::mem::take(&mut self.dispatch_dirty) {
+            self.compile_dispatch();
+        }
+        self.compile_shares();
     }
 
     /// A table in all IP versions.

@@ -207,6 +207,10 @@ pub struct Config {
     pub nat_interface: Option<String>,
     /// `MaxIpsetSize`
     pub max_set_size: u32,
+    /// `FloatingIPs`: whether floating addresses are in force, those of OpenStack's workloads apart.
+    pub floating_ips: bool,
+    /// `WorkloadSourceSpoofing`: whether workloads may send from the networks that they are allowed to.
+    pub source_spoofing: bool,
 }
 
 impl Default for Config {
@@ -246,6 +250,8 @@ impl Default for Config {
             nat_spares_hosts: false,
             nat_interface: None,
             max_set_size: 1_048_576,
+            floating_ips: false,
+            source_spoofing: false,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::config::{AllowAction, Config, DenyAction};
 use super::flowlog;
 use super::group::Group;
+use super::limits;
 use super::names::{self, Direction};
 use super::rule::deny;
 use crate::graph::model::{HostEndpoint, LocalEndpoint, PolicyRef, TierKind, TierPolicies};
@@ -12,6 +13,7 @@ use crate::render::Table;
 use crate::ruleset::{Action, Chain, ConntrackState, Match, Rule, Side};
 use tortie_api::net::{PortRange, Protocol};
 use tortie_api::policy::DefaultAction;
+use tortie_api::qos::Limits;
 
 /// IP in IP, IANA protocol number 4.
 const IPIP: Protocol = Protocol::Number(4);
@@ -53,6 +55,7 @@ pub(crate) struct EndpointChain<'a> {
     /// Consulted where no tier decides; for normal traffic only.
     pub(crate) profiles: &'a [Arc<str>],
     is_workload: bool,
+    limits: Limits,
 }
 
 /// The chains of a workload.
@@ -65,6 +68,10 @@ pub(crate) fn workload(endpoint: &LocalEndpoint) -> [EndpointChain<'_>; 2] {
         tiers: &endpoint.tiers,
         profiles: &endpoint.profiles,
         is_workload: true,
+        limits: match direction {
+            Direction::Ingress => endpoint.qos.ingress,
+            Direction::Egress => endpoint.qos.egress,
+        },
     })
 }
 
@@ -89,6 +96,7 @@ pub(crate) fn host(endpoint: &HostEndpoint) -> Vec<EndpointChain<'_>> {
         },
         profiles: if kind == TierKind::Normal { &endpoint.profiles } else { &[] },
         is_workload: false,
+        limits: Limits::default(),
     };
     let both = |table, kind| Direction::BOTH.map(|direction| chain(table, kind, direction));
     let mut chains = Vec::new();
@@ -114,10 +122,11 @@ impl<'a> EndpointChain<'a> {
     /// The chain, and the groups whose chains it refers to. `config` is that of its table.
     pub(crate) fn compile(&self, config: &Config) -> (Chain, Vec<Group>) {
         let marks = &config.marks;
-        let mut rules = Vec::new();
+        let mut rules = limits::packet_rate(self.direction, &self.limits, marks);
         if self.kind != TierKind::Untracked {
             conntrack(&self.allow(config), config, &mut rules);
         }
+        rules.extend(limits::connections(self.direction, &self.limits));
         // Forwarded traffic is not the host's own: nobody is locked out of the host by it.
         if !self.is_workload && self.kind != TierKind::Forward {
             rules.push(Rule::always(Action::Jump(names::failsafe_chain(self.direction).to_owned())));

@@ -8,7 +8,7 @@
 //!
 //! What the packet's destination is translated to, its connection's state and the result of the reverse path
 //! check are given; the `nat` table is not looked at. The kernel's own chains end in ACCEPT, and `limit` never
-//! runs dry.
+//! runs dry, `connlimit` is never exceeded, and what is TCP begins a connection.
 //!
 //! Rules that the kernel would refuse are refused here ([`MachineError`]).
 

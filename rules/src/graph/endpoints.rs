@@ -8,12 +8,14 @@ mod records;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use tortie_api::endpoint::{EndpointPort, WorkloadEndpointSpec};
 use tortie_api::labels::{
     KUBERNETES, NAMESPACE_LABEL, NAMESPACE_LABEL_PREFIX, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL,
     SERVICE_ACCOUNT_LABEL_PREFIX,
 };
+use tortie_api::qos::Qos;
 use tortie_api::resource::Object;
 use tortie_api::{Key, Kind};
 
@@ -25,6 +27,9 @@ use super::policies::Policies;
 use super::profiles::Profiles;
 use super::sets::{Description, IpSets};
 use super::slab::Numbers;
+
+/// The orchestrator of OpenStack's workloads.
+const OPENSTACK: &str = "openstack";
 
 /// `namespace/name` of a WorkloadEndpoint.
 type EndpointId = Arc<str>;
@@ -408,6 +413,10 @@ fn local_endpoint(id: &EndpointId, object: &Object<WorkloadEndpointSpec>) -> Loc
             addresses: spec.ip_networks.clone(),
             profiles: spec.profiles.iter().map(|p| p.as_str().into()).collect(),
             tiers: Tiers::default(),
+            qos: Qos::read(&spec.qos_controls).0,
+            spoofed_sources: spec.allow_spoofed_source_prefixes.iter().map(IpNet::trunc).collect(),
+            nats: spec.ip_nats.as_slice().into(),
+            is_openstack: orchestrator(spec) == OPENSTACK,
         },
         claim: (orchestrator(spec).to_owned(), workload, spec.endpoint.clone(), id.clone()),
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tortie_api::endpoint::{ANY_INTERFACE, HostEndpointSpec};
 use tortie_api::resource::Object;
-use tortie_api::{Key, Kind};
+use tortie_api::{Key, Kind, qos};
 
 use super::endpoints::own_labels;
 use super::label_index::{ItemId, ItemLabels};
@@ -41,6 +41,7 @@ struct Local {
     place: Place,
     expected: Vec<IpAddr>,
     profiles: Vec<Arc<str>>,
+    dscp: Option<u8>,
 }
 
 impl Local {
@@ -103,7 +104,8 @@ impl HostEndpoints {
         expected.dedup();
         let listed: Vec<Arc<str>> = spec.profiles.iter().map(|p| p.as_str().into()).collect();
         listed.iter().for_each(|p| profiles.acquire(p));
-        let new = Local { item, place, expected, profiles: listed };
+        let (dscp, _) = qos::host_dscp(&object.metadata.annotations);
+        let new = Local { item, place, expected, profiles: listed, dscp };
         if let Some(old) = self.local.insert(name.clone(), new) {
             old.profiles.iter().for_each(|p| profiles.release(p));
         }
@@ -225,6 +227,7 @@ impl HostEndpoints {
             forward: tiers(TierKind::Forward),
             pre_dnat: tiers(TierKind::PreDnat),
             untracked: tiers(TierKind::Untracked),
+            dscp: hep.dscp.map(|value| (value, hep.expected.clone())),
         };
         if is_any {
             self.left_out = policy_names(&std::mem::take(&mut endpoint.untracked));

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tortie_api::Kind;
+use tortie_api::endpoint::IpNat;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 use tortie_api::policy::{Action, DefaultAction};
+use tortie_api::qos::Qos;
 
 /// The kinds of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -342,6 +344,8 @@ pub struct HostEndpoint {
     pub pre_dnat: Tiers,
     /// Before connections are tracked. Empty for [`HostInterface::Any`].
     pub untracked: Tiers,
+    /// The DSCP value of what its expected addresses send out of the cluster, and these.
+    pub dscp: Option<(u8, Vec<IpAddr>)>,
 }
 
 /// A workload endpoint of this node with all that is to be enforced on it.
@@ -359,6 +363,14 @@ pub struct LocalEndpoint {
     pub profiles: Vec<Arc<str>>,
     /// Its tiers in order; those without a policy for it are left out.
     pub tiers: Tiers,
+    /// Limits of its traffic, and how it is marked.
+    pub qos: Qos,
+    /// Networks that it may send from although they are not its own, if the node lets workloads do so.
+    pub spoofed_sources: Box<[IpNet]>,
+    /// Its floating addresses, as listed. Only in force where [`LocalEndpoint::floating`] says so.
+    pub nats: Box<[IpNat]>,
+    /// OpenStack asked for it, so its floating addresses are in force whether or not the node has them enabled.
+    pub is_openstack: bool,
 }
 
 /// What nodes, pools and BGP settings mean for this node beside policy.
@@ -378,6 +390,13 @@ pub struct ClusterNetwork {
     pub vxlan_peers: Vec<IpAddr>,
     /// Networks of services, sorted.
     pub services: Vec<IpNet>,
+}
+
+impl LocalEndpoint {
+    /// Its floating addresses that are in force, given whether the node has them enabled.
+    pub fn floating(&self, enabled: bool) -> &[IpNat] {
+        if enabled || self.is_openstack { &self.nats } else { &[] }
+    }
 }
 
 /// A change of the desired state.

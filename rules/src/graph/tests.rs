@@ -14,6 +14,7 @@ use super::*;
 mod compiled;
 mod hosts;
 mod kinds;
+mod shares;
 mod staged;
 
 /// Applies events as a dataplane would, and checks their order while doing so.

@@ -115,7 +115,7 @@ fn write_match(out: &mut String, m: &Match) {
         Match::MarkClear(bits) => write!(out, "-m mark --mark 0/{bits:#x}"),
         Match::MarkAnySet(bits) => write!(out, "-m mark ! --mark 0/{bits:#x}"),
         Match::Mark { value, mask } => write!(out, "-m mark --mark {value:#x}/{mask:#x}"),
-        Match::NotMark { value, mask } => write!(out, "-m mark ! --mark {value:#x}/{mask:#x}"),
+        Match::MarkNot { value, mask } => write!(out, "-m mark ! --mark {value:#x}/{mask:#x}"),
         Match::InInterface(name) => write!(out, "--in-interface {name}"),
         Match::OutInterface(name) => write!(out, "--out-interface {name}"),
         Match::ReversePathFails => write!(out, "-m rpfilter --invert --validmark"),
@@ -148,6 +148,10 @@ fn write_match(out: &mut String, m: &Match) {
             let code = code.map(|c| format!("/{c}")).unwrap_or_default();
             write!(out, "-m {module} {}--{option} {icmp_type}{code}", not(*negate))
         }
+        Match::TcpSyn => write!(out, "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN"),
+        Match::ConnectionsAbove(count) => {
+            write!(out, "-m connlimit --connlimit-above {count} --connlimit-mask 0")
+        }
         Match::Limit { rate, burst: 0 } => write!(out, "-m limit --limit {rate}"),
         Match::Limit { rate, burst } => write!(out, "-m limit --limit {rate} --limit-burst {burst}"),
     };
@@ -160,6 +164,8 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
         Action::Accept => write!(out, "--jump ACCEPT"),
         Action::Drop => write!(out, "--jump DROP"),
         Action::Reject => write!(out, "--jump REJECT"),
+        // Felix writes the short option here, and ids are made of the text.
+        Action::ResetConnection => write!(out, "-j REJECT --reject-with tcp-reset"),
         Action::Return => write!(out, "--jump RETURN"),
         Action::NoTrack => write!(out, "--jump NOTRACK"),
         Action::Jump(chain) => write!(out, "--jump {chain}"),
@@ -176,6 +182,7 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
             )
         }
         Action::DnatPort(to) => write!(out, "--jump DNAT --to-destination {to}"),
+        Action::Dnat(address) => write!(out, "--jump DNAT --to-destination {address}"),
         Action::SetDscp(value) => write!(out, "--jump DSCP --set-dscp {value}"),
         Action::Masquerade { ports } => {
             let ports = ports.map(|p| format!(" --to-ports {}-{}", p.first(), p.last())).unwrap_or_default();

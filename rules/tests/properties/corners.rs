@@ -253,3 +253,35 @@ fn what_host_endpoints_let_through_is_accepted_and_not_only_left_alone() {
     let last = steps.iter().rfind(|step| step.table == Table::Filter).expect("a rule matches");
     assert_eq!((last.chain.as_str(), &last.action), ("FORWARD", &Some(Action::Accept)), "{steps:?}");
 }
+
+#[test]
+fn limits_and_marks_of_workloads_change_no_verdict() {
+    let endpoint = |namespace: &str, pod: &str, address: &str, interface: &str| {
+        format!(
+            r#"
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: node--a-k8s-{pod}-eth0, namespace: {namespace}, labels: {{app: {pod}}}}}
+spec:
+  node: node-a
+  orchestrator: k8s
+  pod: {pod}
+  endpoint: eth0
+  interfaceName: {interface}
+  ipNetworks: [{address}/32, "fd00::9/128"]
+  ipNATs: [{{internalIP: {address}, externalIP: 203.0.113.5}}]
+  profiles: [kns.{namespace}]
+  allowSpoofedSourcePrefixes: [203.0.113.0/24, "2001:db8::/32"]
+  qosControls: {{ingressPacketRate: 10, egressPacketRate: 20, ingressMaxConnections: 1, egressMaxConnections: 2, dscp: 46}}
+"#
+        )
+    };
+    check(&format!(
+        "{}---{}---\n{}",
+        endpoint("shop", "limited", "10.0.0.8", "cali00000000008"),
+        endpoint("bank", "fast", "10.0.0.9", "cali00000000009"),
+        "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, \
+         spec: {selector: \"app == 'limited'\", types: [Ingress, Egress], ingress: [{action: Allow, protocol: TCP, source: {selector: \"app == 'db'\"}}], \
+         egress: [{action: Pass, protocol: UDP}, {action: Allow, destination: {nets: [10.0.0.1/32]}}]}}"
+    ));
+}

@@ -45,6 +45,7 @@ impl Variant {
             _ => {
                 config.allow_vxlan_from_workloads = true;
                 config.allow_ipip_from_workloads = true;
+                config.floating_ips = true;
             }
         }
         Self { config, suppress_covered: number.is_multiple_of(2) }

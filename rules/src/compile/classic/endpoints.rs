@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::shared::Sharer;
 use super::{ChainName, Classic};
 use crate::compile::config::Config;
 use crate::compile::dispatch::{self, Extras};
@@ -21,6 +22,7 @@ pub(super) struct EndpointChains {
 
 impl Classic {
     pub(super) fn handle_endpoint(&mut self, endpoint: &LocalEndpoint) {
+        self.share_of_workload(endpoint);
         let chains = self.compile_endpoint(&endpoint::workload(endpoint));
         match self.endpoints.insert(endpoint.interface.clone(), chains) {
             Some(old) => self.release_groups(&old),
@@ -29,12 +31,14 @@ impl Classic {
     }
 
     pub(super) fn drop_endpoint(&mut self, interface: &str) {
-        let Some(old) = self.endpoints.remove(interface) else { return };
+        let Some((interface, old)) = self.endpoints.remove_entry(interface) else { return };
+        self.drop_share(Sharer::Workload(interface));
         self.dispatch_dirty = true;
         self.drop_chains(&old, &EndpointChains::default());
     }
 
     pub(super) fn handle_host_endpoint(&mut self, endpoint: &HostEndpoint) {
+        self.share_of_host(endpoint);
         let chains = endpoint::host(endpoint);
         chains.iter().for_each(|chain| self.offer_rules(chain));
         let new = self.compile_endpoint(&chains);
@@ -52,6 +56,7 @@ impl Classic {
 
     pub(super) fn drop_host_endpoint(&mut self, interface: &HostInterface) {
         let Some((old, _)) = self.hosts.remove(interface) else { return };
+        self.drop_share(Sharer::Host(interface.clone()));
         self.dispatch_dirty = true;
         self.drop_chains(&old, &EndpointChains::default());
     }

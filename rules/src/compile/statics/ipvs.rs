@@ -66,7 +66,7 @@ fn forward_check(version: IpVersion, config: &Config) -> Chain {
 
 fn forward_endpoint_mark(config: &Config) -> Chain {
     let marks = &config.marks;
-    let ours = Match::NotMark { value: others_mark(marks), mask: marks.endpoint };
+    let ours = Match::MarkNot { value: others_mark(marks), mask: marks.endpoint };
     let mut rules = vec![Rule::when(vec![ours], jump(names::FROM_ENDPOINT_MARK))];
     let dispatch = names::dispatch_chain(Direction::Ingress);
     rules.extend(prefixes(config, |i| Rule::when(vec![Match::OutInterface(i)], jump(dispatch))));

@@ -67,8 +67,7 @@ pub(super) struct RuleCode {
 pub(super) enum Test {
     MarkClear(Bits),
     MarkAnySet(Bits),
-    Mark { value: Bits, mask: Bits },
-    NotMark { value: Bits, mask: Bits },
+    Mark { value: Bits, mask: Bits, negate: bool },
     InInterface(Name),
     OutInterface(Name),
     ReversePathFails,
@@ -81,6 +80,7 @@ pub(super) enum Test {
     Ports { side: Side, ports: Vec<PortRange>, negate: bool },
     Icmp { icmp_type: u8, code: Option<u8>, negate: bool },
     Always,
+    Never,
 }
 
 /// An interface's name, or what it begins with.
@@ -196,6 +196,7 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
             Match::NotFromOutInterface if table != Table::Nat => {
                 return Err("what leaves by an interface is looked at in the nat table only");
             }
+            Match::TcpSyn if protocol != Some((6, false)) => return Err("a match of flags needs TCP"),
             _ => {}
         }
     }
@@ -209,7 +210,10 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
     match rule.action {
         Some(Action::Reject) if table != Table::Filter => Err("REJECT is for the filter table only"),
         Some(Action::NoTrack) if table != Table::Raw => Err("NOTRACK is for the raw table only"),
-        Some(Action::Masquerade { .. } | Action::Snat { .. } | Action::DnatPort(_))
+        Some(Action::ResetConnection) if table != Table::Filter || protocol != Some((6, false)) => {
+            Err("only TCP is reset, and in the filter table")
+        }
+        Some(Action::Masquerade { .. } | Action::Snat { .. } | Action::Dnat(_) | Action::DnatPort(_))
             if table != Table::Nat =>
         {
             Err("translation is for the nat table only")
@@ -232,7 +236,7 @@ fn rule_code(
         Some(action) => match action {
             Action::Accept => Verb::Accept,
             Action::Drop => Verb::Drop,
-            Action::Reject => Verb::Reject,
+            Action::Reject | Action::ResetConnection => Verb::Reject,
             Action::Return => Verb::Return,
             Action::Jump(name) => Verb::Jump(chain(name)?),
             Action::Goto(name) => Verb::Goto(chain(name)?),
@@ -244,6 +248,7 @@ fn rule_code(
             | Action::Nflog { .. }
             | Action::Masquerade { .. }
             | Action::Snat { .. }
+            | Action::Dnat(_)
             | Action::DnatPort(_)
             | Action::SetDscp(_) => Verb::Continue,
         },
@@ -251,13 +256,18 @@ fn rule_code(
     Ok(RuleCode { tests, verb, action: rule.action.clone() })
 }
 
+/// The length of a network that is a single address.
+fn all_bits(address: std::net::IpAddr) -> u32 {
+    IpNet::from(address).max_prefix_len().into()
+}
+
 fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
     use crate::ruleset::SetKey;
     Ok(match m {
         Match::MarkClear(bits) => Test::MarkClear(*bits),
         Match::MarkAnySet(bits) => Test::MarkAnySet(*bits),
-        Match::Mark { value, mask } => Test::Mark { value: *value, mask: *mask },
-        Match::NotMark { value, mask } => Test::NotMark { value: *value, mask: *mask },
+        Match::Mark { value, mask } => Test::Mark { value: *value, mask: *mask, negate: false },
+        Match::MarkNot { value, mask } => Test::Mark { value: *value, mask: *mask, negate: true },
         Match::InInterface(name) => Test::InInterface(Name::new(name)),
         Match::OutInterface(name) => Test::OutInterface(Name::new(name)),
         Match::ReversePathFails => Test::ReversePathFails,
@@ -268,8 +278,7 @@ fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
             Test::Net { side: *side, bits: bits(net.network()), length, negate: *negate }
         }
         Match::Address { side, address } => {
-            let length = u32::from(IpNet::from(*address).prefix_len());
-            Test::Net { side: *side, bits: bits(*address), length, negate: false }
+            Test::Net { side: *side, bits: bits(*address), length: all_bits(*address), negate: false }
         }
         Match::Local(side) => Test::Local(*side),
         Match::DestinationPort(port) => {
@@ -288,7 +297,9 @@ fn test(m: &Match, sets: &mut Resolver<'_>) -> Result<Test, MachineError> {
         Match::Icmp { icmp_type, code, negate, version: _ } => {
             Test::Icmp { icmp_type: *icmp_type, code: *code, negate: *negate }
         }
-        // Of the second one is only asked in the table that is not looked at.
-        Match::Limit { .. } | Match::NotFromOutInterface => Test::Always,
+        // Packets have no flags here: what is TCP asks for a connection. What leaves by which interface is asked in
+        // the table that is not looked at.
+        Match::Limit { .. } | Match::TcpSyn | Match::NotFromOutInterface => Test::Always,
+        Match::ConnectionsAbove(_) => Test::Never,
     })
 }

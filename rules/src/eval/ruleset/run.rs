@@ -140,8 +140,7 @@ impl<'a> Run<'a> {
         match test {
             Test::MarkClear(bits) => self.mark & bits == 0,
             Test::MarkAnySet(bits) => self.mark & bits != 0,
-            Test::Mark { value, mask } => self.mark & mask == *value,
-            Test::NotMark { value, mask } => self.mark & mask != *value,
+            Test::Mark { value, mask, negate } => (self.mark & mask == *value) != *negate,
             Test::InInterface(name) => name.fits(self.in_interface),
             Test::OutInterface(name) => name.fits(self.out_interface),
             Test::ReversePathFails => !self.packet.reverse_path_is_good,
@@ -164,6 +163,7 @@ impl<'a> Run<'a> {
                 (have == *icmp_type && code.is_none_or(|code| code == have_code)) != *negate
             }),
             Test::Always => true,
+            Test::Never => false,
         }
     }
 

@@ -93,8 +93,10 @@ fn marks_are_written_under_their_masks() {
         Rule::when(vec![Match::Mark { value: 0b1000, mask: 0b1100 }], Action::SetMark(0x10)),
         Rule::when(vec![Match::MarkClear(0b0110)], Action::SetMark(0x20)),
         Rule::when(vec![Match::MarkAnySet(0b0110)], Action::SetMark(0x40)),
+        Rule::when(vec![Match::MarkNot { value: 0b1000, mask: 0b1100 }], Action::SetMark(0x80)),
+        Rule::when(vec![Match::MarkNot { value: 0b1100, mask: 0b1100 }], Action::SetMark(0x100)),
     ];
-    assert_eq!(mark_of(rules, Vec::new()), 0x39);
+    assert_eq!(mark_of(rules, Vec::new()), 0x139);
 }
 
 fn matches(m: Match, packet: &Packet) -> bool {
@@ -145,6 +147,10 @@ fn the_other_matches_are_the_kernels() {
     let everything = Match::Net { side: Side::Source, net: "0.0.0.0/0".parse().unwrap(), negate: false };
     assert!(matches(everything, &packet()));
     assert!(!matches(Match::ReversePathFails, &packet()));
+    let address = |side, text: &str| Match::Address { side, address: text.parse().unwrap() };
+    assert!(matches(address(Side::Source, "10.0.0.1"), &packet()));
+    assert!(!matches(address(Side::Destination, "10.0.0.1"), &packet()));
+    assert!(matches(Match::TcpSyn, &packet()) && !matches(Match::ConnectionsAbove(0), &packet()));
 }
 
 #[test]
@@ -176,4 +182,11 @@ fn what_the_kernel_would_refuse_is_refused() {
     assert_eq!(error(Rule::when(vec![set], Action::Drop)), "there is no set x of this IP version");
     let raw = table(Table::Raw, "OUTPUT", vec![Rule::always(Action::Reject)], Vec::new());
     assert!(Machine::new(V4, &[raw], &sets()).is_err());
+    let other = Match::Address { side: Side::Source, address: "fd00::1".parse().unwrap() };
+    let other = error(Rule::when(vec![other], Action::Drop));
+    assert_eq!(other, "filter: FORWARD[0]: an address is of the other IP version");
+    for action in [Action::ResetConnection, Action::SetDscp(46), Action::Dnat("10.0.0.1".parse().unwrap())] {
+        assert!(forward(vec![Rule::always(action.clone())], Vec::new()).is_err(), "{action:?}");
+    }
+    assert!(error(Rule::when(vec![Match::TcpSyn], Action::Drop)).contains("flags"));
 }
