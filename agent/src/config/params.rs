@@ -53,6 +53,9 @@ const PARAMS: &[(&str, Set)] = &[
     }),
     ("flowlogsgoldmaneserver", network::flow_server),
     ("flowlogslocalreporter", network::flow_reporter),
+    ("floatingips", |s, v| {
+        put(&mut s.compile.floating_ips, one_of(v, &[("Enabled", true), ("Disabled", false)]))
+    }),
     ("healthenabled", |s, v| put(&mut s.health_enabled, boolean(v))),
     ("healthhost", |s, v| {
         none_as_empty(v).clone_into(&mut s.health_host);
@@ -128,6 +131,9 @@ const PARAMS: &[(&str, Set)] = &[
     ("wireguardinterfacenamev6", |s, v| put(&mut s.compile.wireguard_v6.interface, network::device_name(v))),
     ("wireguardlisteningport", |s, v| put(&mut s.compile.wireguard_v4.port, parse(v, "a port"))),
     ("wireguardlisteningportv6", |s, v| put(&mut s.compile.wireguard_v6.port, parse(v, "a port"))),
+    ("workloadsourcespoofing", |s, v| {
+        put(&mut s.compile.source_spoofing, one_of(v, &[("Any", true), ("Disabled", false)]))
+    }),
 ];
 
 fn put<T>(slot: &mut T, value: Result<T, String>) -> Result<(), String> {

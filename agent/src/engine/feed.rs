@@ -54,7 +54,7 @@ impl Feed {
         self.classic.handle(event);
         match event {
             Event::Endpoint(endpoint) => {
-                self.own(&endpoint.interface, &endpoint.addresses.iter().map(IpNet::addr).collect());
+                self.own(&endpoint.interface, &self.addresses(endpoint).collect());
                 self.routes.insert(endpoint.interface.clone(), Some(endpoint.clone()));
             }
             Event::EndpointGone(interface) => {
@@ -131,15 +131,34 @@ impl Feed {
         }
         kernel.forget_connections(std::mem::take(&mut self.lost));
         for (interface, endpoint) in std::mem::take(&mut self.routes) {
-            match endpoint {
-                Some(endpoint) => {
-                    let routes: Vec<RouteSpec> =
-                        endpoint.addresses.iter().map(|net| self.route(*net)).collect();
-                    kernel.want_interface(&interface, &routes, &neighbours(&endpoint));
-                }
-                None => kernel.forget_interface(&interface),
+            if let Some(endpoint) = endpoint {
+                let routes: Vec<RouteSpec> =
+                    self.addresses(&endpoint).map(|address| self.route(address.into())).collect();
+                kernel.want_interface(&interface, &routes, &self.neighbours(&endpoint));
+                kernel.allow_spoofing(&interface, self.may_spoof(&endpoint));
+            } else {
+                kernel.forget_interface(&interface);
+                kernel.allow_spoofing(&interface, false);
             }
         }
+    }
+
+    /// Addresses by which an endpoint is reached: its own and those of its floating addresses that are in force.
+    fn addresses(&self, endpoint: &LocalEndpoint) -> impl Iterator<Item = IpAddr> {
+        let floating = endpoint.floating(self.settings.compile.floating_ips);
+        let own = endpoint.addresses.iter().map(IpNet::addr);
+        own.chain(floating.iter().map(|nat| nat.external_ip)).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Permanent neighbour entries: of IPv4 addresses, where the workload's MAC address is known.
+    fn neighbours(&self, endpoint: &LocalEndpoint) -> Vec<(IpAddr, MacAddr)> {
+        let mac: Option<MacAddr> = endpoint.mac.as_deref().and_then(|m| m.parse().ok());
+        let v4 = self.addresses(endpoint).filter(IpAddr::is_ipv4);
+        mac.map(|mac| v4.map(|addr| (addr, mac)).collect()).unwrap_or_default()
+    }
+
+    fn may_spoof(&self, endpoint: &LocalEndpoint) -> bool {
+        self.settings.compile.source_spoofing && !endpoint.spoofed_sources.is_empty()
     }
 
     fn route(&self, dest: IpNet) -> RouteSpec {
@@ -161,11 +180,4 @@ fn own_addresses(net: &IpNet) -> Vec<IpNet> {
         own.push(Ipv4Net::from(Ipv4Addr::new(127, 0, 0, 0)).into());
     }
     own
-}
-
-/// Permanent neighbour entries: of IPv4 addresses, where the workload's MAC address is known.
-fn neighbours(endpoint: &LocalEndpoint) -> Vec<(IpAddr, MacAddr)> {
-    let mac: Option<MacAddr> = endpoint.mac.as_deref().and_then(|m| m.parse().ok());
-    let v4 = endpoint.addresses.iter().map(IpNet::addr).filter(IpAddr::is_ipv4);
-    mac.map(|mac| v4.map(|addr| (addr, mac)).collect()).unwrap_or_default()
 }

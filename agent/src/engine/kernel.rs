@@ -59,6 +59,8 @@ pub(super) struct Kernel {
     links: Links,
     /// Of the nft back end; the legacy one tells nobody.
     rules: Option<RuleWatch>,
+    /// Interfaces of workloads that may send from addresses that are not their own.
+    spoofers: BTreeSet<String>,
     refused: BTreeMap<String, Problem>,
     /// The restores that run.
     writers: Writers,
@@ -127,6 +129,7 @@ impl Kernel {
             conntrack: Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO),
             links,
             rules,
+            spoofers: BTreeSet::new(),
             refused: BTreeMap::new(),
             writers,
             wake,
@@ -214,7 +217,8 @@ impl Kernel {
         routes.for_each(|r| r.driver.handle_link(event));
         match event {
             LinkEvent::Changed(link) if link.up && self.is_workload(&link.name) => {
-                self.sysctls.driver.interface_up(&link.name, InterfaceSettings::default());
+                let source_spoofing = self.spoofers.contains(&link.name);
+                self.sysctls.driver.interface_up(&link.name, InterfaceSettings { source_spoofing });
             }
             LinkEvent::Removed { name, .. } => self.sysctls.driver.interface_gone(name),
             LinkEvent::Changed(_) | LinkEvent::Resynced => {}
@@ -284,6 +288,16 @@ impl Kernel {
     pub(super) fn forget_interface(&mut self, name: &str) {
         let routes = self.families.iter_mut().filter_map(|f| f.routes.as_mut());
         routes.for_each(|r| r.driver.remove_interface(name));
+    }
+
+    /// Whether the workload of an interface may send from addresses that are not its own: then the kernel's reverse
+    /// path filter is off there, and our rules say what may pass.
+    pub(super) fn allow_spoofing(&mut self, name: &str, source_spoofing: bool) {
+        let is_changed =
+            if source_spoofing { self.spoofers.insert(name.to_owned()) } else { self.spoofers.remove(name) };
+        if is_changed && self.links.iter().any(|link| link.name == name && link.up) {
+            self.sysctls.driver.interface_up(name, InterfaceSettings { source_spoofing });
+        }
     }
 
     /// Forgets connections of addresses that have lost their owner, before somebody else gets them.
