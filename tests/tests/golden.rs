@@ -20,6 +20,10 @@ type Outcome = Result<(), Failed>;
 /// blocks, and takes network sets for pods where a cluster-wide policy of Kubernetes names namespaces.
 const MENDED: [&str; 3] = ["cali-pi-gnp/web-in", "cali-pi-kcnp/base", "cali-pi-kcnp/cluster-deny"];
 
+/// The state with an endpoint that has a DSCP value and two addresses, and the chain with the one rule that Felix writes
+/// for both, which the kernel takes apart. Here each address has a rule.
+const TWO_ADDRESSES: (&str, &str) = ("17-dscp-two", "cali-egress-dscp");
+
 /// Ends of the names of the sets that go with those chains: Felix's, then ours.
 const MENDED_SETS: [&str; 4] = [
     "s:WhiDaTPum_DelPzXrlB8q7s",
@@ -218,8 +222,12 @@ fn tables(text: &str) -> Vec<String> {
 
 /// Puts our lines in the place of Felix's where Felix is not to be followed.
 fn mend(state: &Path, file: &str, felix: &mut Vec<String>, ours: &[String]) -> Outcome {
+    let is_taken_apart = |line: &str| {
+        state.ends_with(TWO_ADDRESSES.0) && line.starts_with(&format!("mangle -A {} ", TWO_ADDRESSES.1))
+    };
     let is_mended = |line: &str| {
-        MENDED.iter().any(|chain| line.starts_with(&format!("filter -A {chain} ")))
+        is_taken_apart(line)
+            || MENDED.iter().any(|chain| line.starts_with(&format!("filter -A {chain} ")))
             || line.split(' ').nth(1).is_some_and(|name| MENDED_SETS.iter().any(|set| name.ends_with(set)))
     };
     let Some(at) = felix.iter().position(|line| is_mended(line)) else { return Ok(()) };
