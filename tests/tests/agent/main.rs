@@ -7,15 +7,19 @@
 //! | [`settings`] | where settings come from, and changing them in flight |
 //! | [`lifecycle`] | ending, killing and starting agents |
 //! | [`drift`] | others who change our kernel objects |
+//! | [`endpoints`] | what single endpoints ask for: sources, addresses, limits, marks |
+//! | [`faults`] | what Felix does wrong |
 //! | [`refused`] | what the kernel does not take |
 //! | [`health`] | readiness and liveness |
 //! | [`hosts`] | host endpoints and interfaces |
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
-//! | [`scene`] [`shop`] [`watch`] | what they stand on |
+//! | [`scene`] [`shop`] [`watch`] [`wire`] | what they stand on |
 
 mod bad_input;
 mod drift;
+mod endpoints;
+mod faults;
 mod flows;
 mod health;
 mod hosts;
@@ -27,6 +31,7 @@ mod settings;
 mod sharing;
 mod shop;
 mod watch;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -58,6 +63,8 @@ fn main() -> ExitCode {
     let trials: Vec<Vec<Trial>> = vec![
         bad_input::trials(),
         drift::trials(),
+        endpoints::trials(),
+        faults::trials(),
         flows::trials(),
         health::trials(),
         hosts::trials(),
