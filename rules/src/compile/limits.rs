@@ -1,4 +1,7 @@
 //! Limits of a workload's packets and connections, at the top of its chains.
+//!
+//! The kernel counts in the rule. It begins anew when the chain is written again, and on the legacy back end when
+//! anything in the table is: connections that are there by then are no longer counted.
 
 use tortie_api::net::Protocol;
 use tortie_api::qos::{Limits, PacketRate};
