@@ -2,7 +2,8 @@
 //!
 //! A chain that the kernel refuses is written closed: what it guards gets no traffic until it is right.
 //! Some kinds cannot be closed by a plain DROP. In `nat` the kernel allows none, and nothing is guarded
-//! there, so such a chain lets packets pass unchanged. A chain that a hook jumps to sees the host's own
+//! there, so such a chain lets packets pass unchanged. So does one that only marks packets, and the one that
+//! spares some the check of their source, which all of them then get. A chain that a hook jumps to sees the host's own
 //! traffic as well; it drops what goes to and comes from workloads, so that the node can still be reached
 //! and repaired. For the same reason dispatch to host endpoints lets packets pass, a host endpoint stays
 //! open at its failsafe ports, and where these are not known yet, at every port.
@@ -90,6 +91,8 @@ impl Quarantine {
 
 /// Dispatch to host endpoints, for which no chain is there yet or which cannot be told apart.
 const HOST_DISPATCH: [&str; 2] = ["cali-from-host-endpoint", "cali-to-host-endpoint"];
+/// Chains that guard nothing: exceptions from the check of sources, and DSCP values.
+const GUARDS_NOTHING: [&str; 2] = ["cali-rpf-skip", "cali-egress-dscp"];
 /// What no policy of host endpoints closes. Whoever has the chain of a host endpoint has these.
 const FAILSAFE: [&str; 2] = ["cali-failsafe-in", "cali-failsafe-out"];
 /// Host endpoints, what comes in; forwarded traffic has other names.
@@ -106,7 +109,7 @@ pub(super) fn closed_chain(
 ) -> Arc<RenderedChain> {
     let is_any = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let drop = || stand_in(*b"quarantine-drop-", "-j DROP");
-    let rules = if table == Table::Nat || is_any(HOST_DISPATCH) {
+    let rules = if table == Table::Nat || is_any(HOST_DISPATCH) || GUARDS_NOTHING.contains(&name) {
         vec![stand_in(*b"quarantine-pass-", "-j RETURN")]
     } else if is_any(FAILSAFE) {
         vec![stand_in(*b"quarantine-open-", "-j ACCEPT")]
@@ -220,6 +223,13 @@ mod tests {
     fn nothing_is_dropped_in_nat() {
         let closed = closed_chain("cali-nat-outgoing", Table::Nat, &[], &[]);
         assert!(closed.rules[0].text.ends_with("-j RETURN"));
+    }
+
+    #[test]
+    fn what_guards_nothing_lets_packets_pass() {
+        for (name, table) in [("cali-rpf-skip", Table::Raw), ("cali-egress-dscp", Table::Mangle)] {
+            assert!(closed_chain(name, table, &[], &[]).rules[0].text.ends_with("-j RETURN"), "{name}");
+        }
     }
 
     #[test]
