@@ -38,6 +38,9 @@ use self::save::Snapshot;
 use self::state::State;
 use crate::reconcile::{Driver, DriverError, Phase, Plan, Report};
 
+/// So many chains are listed one by one, each for the price of a program that does little.
+const MAX_LISTED: usize = 8;
+
 /// Our chains and hooks in one table of one IP version.
 #[derive(Debug)]
 pub struct IptablesTable {
@@ -160,17 +163,15 @@ impl Driver for IptablesTable {
 }
 
 impl IptablesTable {
-    /// Others have changed these chains. Ours are written anew without a look, which is the quickest; of the
-    /// kernel's it must be known where the rules of others stand.
+    /// Lists the chains that others have changed; where they are many, reading the table is quicker.
     fn look_at(&mut self, chains: &BTreeSet<String>) -> Result<(), DriverError> {
+        if chains.len() > MAX_LISTED {
+            return self.observe();
+        }
         for name in chains {
-            let Some(kernel) = self.table.kernel_chains().iter().copied().find(|chain| chain == name) else {
-                self.state.touch(name);
-                continue;
-            };
             self.commands_run += 1;
-            match self.tools.read_chain(self.table, kernel, &self.options) {
-                Ok(Some(slots)) => self.state.observed_hook(kernel, slots),
+            match self.tools.read_chain(self.table, name, &self.options) {
+                Ok(Some(listed)) => self.state.observed_chain(name, listed),
                 Ok(None) | Err(_) => return self.observe(),
             }
         }

@@ -42,6 +42,17 @@ pub enum HookSlot {
     },
 }
 
+/// What one chain holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// A chain of ours.
+    Ours(Vec<Slot>),
+    /// A chain of the kernel.
+    Kernel(&'static str, Vec<HookSlot>),
+    /// There is no such chain.
+    Nothing,
+}
+
 /// What a table holds, as far as it concerns us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {

@@ -7,7 +7,7 @@ use tortie_rules::render::{InsertMode, RenderedChain, RenderedHook, Table, Table
 
 use super::plan::{Actual, ChainWrite, Held, Step, plan_hooks};
 use super::quarantine::{Quarantine, Retry, closed_chain, malformation, top_down};
-use super::save::{HookSlot, Slot, Snapshot, is_ours};
+use super::save::{Listed, Snapshot, is_ours};
 
 /// Longest chain name that `iptables` takes: `XT_EXTENSION_MAXNAMELEN` of linux/netfilter/x_tables.h, less the end.
 const MAX_CHAIN_NAME: usize = 28;
@@ -114,18 +114,18 @@ impl State {
         }
     }
 
-    /// Others have changed a chain of ours: what it holds is not known, but surely not what it should.
-    pub(super) fn touch(&mut self, chain: &str) {
+    /// Takes what was read of one chain.
+    pub(super) fn observed_chain(&mut self, name: &str, listed: Listed) {
         let Some(actual) = &mut self.actual else { return };
-        actual.chains.insert(chain.to_owned(), Held::Read(vec![Slot::Unknown]));
-        self.settle_chain(chain);
-    }
-
-    /// Takes what was read of one of the kernel's chains.
-    pub(super) fn observed_hook(&mut self, chain: &'static str, slots: Vec<HookSlot>) {
-        if let Some(actual) = &mut self.actual {
-            actual.kernel.insert(chain, slots);
-        }
+        match listed {
+            Listed::Kernel(chain, slots) => {
+                actual.kernel.insert(chain, slots);
+                return;
+            }
+            Listed::Ours(slots) => actual.chains.insert(name.to_owned(), Held::Read(slots)),
+            Listed::Nothing => actual.chains.remove(name),
+        };
+        self.settle_chain(name);
     }
 
     fn actual_names(&self) -> impl Iterator<Item = &String> {

@@ -8,7 +8,7 @@ use tortie_api::net::IpVersion;
 use tortie_rules::render::Table;
 
 use super::command::{CommandError, Job, run};
-use super::save::{HookSlot, SaveParser, Snapshot};
+use super::save::{Listed, SaveParser, Snapshot};
 use super::transaction::summary;
 use super::watch::Writers;
 use crate::feature::{Backend, Features, find_main_program, find_program};
@@ -126,13 +126,13 @@ impl Tools {
         }
     }
 
-    /// Reads one of the kernel's chains. `None` when there is no program for that: the table has to be read.
+    /// Reads one chain. `None` when there is no program for that: the table has to be read.
     pub(super) fn read_chain(
         &self,
         table: Table,
         chain: &str,
         options: &Options,
-    ) -> Result<Option<Vec<HookSlot>>, DriverError> {
+    ) -> Result<Option<Listed>, DriverError> {
         let Some(list) = &self.list else { return Ok(None) };
         let args = ["-t", table.name(), "-S", chain].map(str::to_owned);
         let mut parser = SaveParser::inside(table);
@@ -140,8 +140,16 @@ impl Tools {
         let job = Job { program: list, args: &args, stdin: b"", timeout, writers: None };
         let failed = |message: String| DriverError::Command { command: command_line(list, &args), message };
         let outcome = run(&job, &mut |piece| parser.feed(piece)).map_err(|error| failed(error.chain()))?;
+        let mut snapshot = parser.finish();
         if outcome.status.success() {
-            return Ok(Some(parser.finish().kernel.remove(chain).unwrap_or_default()));
+            let kernel = table.kernel_chains().iter().copied().find(|kernel| *kernel == chain);
+            return Ok(Some(match kernel {
+                Some(kernel) => Listed::Kernel(kernel, snapshot.kernel.remove(kernel).unwrap_or_default()),
+                None => Listed::Ours(snapshot.chains.remove(chain).unwrap_or_default()),
+            }));
+        }
+        if is_missing_chain(&outcome.stderr) {
+            return Ok(Some(Listed::Nothing));
         }
         Err(failed(format!("{}: {}", outcome.status, summary(&outcome.stderr))))
     }
@@ -190,6 +198,10 @@ fn command_line(program: &Path, args: &[String]) -> String {
 /// `Table does not exist (do you need to insmod?)` of legacy, ``table `x' does not exist`` of nft.
 fn is_missing_table(stderr: &str) -> bool {
     stderr.to_ascii_lowercase().contains("does not exist")
+}
+
+fn is_missing_chain(stderr: &str) -> bool {
+    stderr.contains("No chain/target/match by that name")
 }
 
 fn is_unavailable(stderr: &str) -> bool {
