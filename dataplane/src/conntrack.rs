@@ -12,7 +12,8 @@
 //! there is nothing to read at the start, and an address that was never given here is never touched.
 //!
 //! The source of the original direction is who began the connection; the source of the reply direction is who
-//! really answers it, behind a service's address too.
+//! really answers it, behind a service's address too. Of a floating address, behind which its workload answers, the
+//! destination of the original direction counts as well.
 
 mod wire;
 
@@ -26,7 +27,7 @@ use tortie_api::net::IpVersion;
 use crate::netlink::{Batch, Channel, NetlinkError, Protocol, Refusal, Reply};
 use crate::reconcile::{Driver, DriverError, Phase, Plan, Problem, Report};
 
-use wire::{Direction, Entry};
+use wire::{Direction, Entry, Wanted};
 
 /// Up to this many IPv4 addresses are searched for one by one, in each direction, by the kernel. Each search
 /// walks the whole table there; a full dump costs about six of them (100,000 entries: 220 ms against 40 ms).
@@ -37,6 +38,8 @@ const SEARCH_ONE_BY_ONE: usize = 3;
 pub struct Conntrack {
     channel: Channel,
     pending: BTreeSet<IpAddr>,
+    /// Those of `pending` that others were translated from.
+    floating: BTreeSet<IpAddr>,
     /// It was said once that this kernel offers no access to its entries.
     warned: bool,
 }
@@ -58,13 +61,26 @@ impl Default for Conntrack {
 impl Conntrack {
     /// A driver for the network namespace of the thread that first uses it. No kernel call is made here.
     pub fn new() -> Self {
-        Self { channel: Channel::new(Protocol::Netfilter), pending: BTreeSet::new(), warned: false }
+        Self {
+            channel: Channel::new(Protocol::Netfilter),
+            pending: BTreeSet::new(),
+            floating: BTreeSet::new(),
+            warned: false,
+        }
     }
 
     /// Remembers addresses that lost or changed their owner; no kernel call. The next apply of
     /// [`Phase::Connect`] deletes the connections that they began or answer.
     pub fn forget(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.pending.extend(addresses);
+    }
+
+    /// The same for floating addresses: also the connections that were sent to them and that another address answers.
+    pub fn forget_floating(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        for address in addresses {
+            self.floating.insert(address);
+            self.pending.insert(address);
+        }
     }
 
     fn delete_connections(
@@ -102,9 +118,10 @@ impl Conntrack {
             if refusal.is(Errno::ENOENT) {
                 return;
             }
-            let sources = entries.get(index).map(|entry| entry.sources).into_iter().flatten();
-            for source in sources.filter(|source| addresses.contains(source)) {
-                outcome.refused.entry(source).or_insert_with(|| refusal.clone());
+            let Some(entry) = entries.get(index) else { return };
+            let ends = entry.sources.into_iter().chain(entry.destination);
+            for end in ends.filter(|end| addresses.contains(end)) {
+                outcome.refused.entry(end).or_insert_with(|| refusal.clone());
             }
         })?;
         outcome.deleted += entries.len() - kept;
@@ -112,25 +129,27 @@ impl Conntrack {
     }
 
     fn find(&mut self, version: IpVersion, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Entry>, NetlinkError> {
+        let floating: BTreeSet<IpAddr> = addresses.intersection(&self.floating).copied().collect();
+        let wanted = Wanted { sources: addresses, destinations: &floating };
         // The kernel's filter on an IPv6 address lists the entries of all others (seen on Linux 6.18).
-        if version == IpVersion::V4 && addresses.len() <= SEARCH_ONE_BY_ONE {
-            match self.search(addresses) {
+        if version == IpVersion::V4 && addresses.len() <= SEARCH_ONE_BY_ONE && floating.is_empty() {
+            match self.search(wanted) {
                 // Perhaps it only does not know the filter.
                 Err(error) if is_unknown_to_kernel(&error) => {}
                 result => return result,
             }
         }
-        wire::list(&mut self.channel, version, None, addresses)
+        wire::list(&mut self.channel, version, None, wanted)
     }
 
-    fn search(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Entry>, NetlinkError> {
+    fn search(&mut self, wanted: Wanted<'_>) -> Result<Vec<Entry>, NetlinkError> {
         let mut entries = Vec::new();
-        for address in addresses {
+        for address in wanted.sources {
             let IpAddr::V4(source) = *address else { continue };
             // The kernel combines conditions on both directions with "and".
             for direction in [Direction::Original, Direction::Reply] {
                 let filter = Some((direction, source));
-                entries.extend(wire::list(&mut self.channel, IpVersion::V4, filter, addresses)?);
+                entries.extend(wire::list(&mut self.channel, IpVersion::V4, filter, wanted)?);
             }
         }
         Ok(entries)
@@ -217,6 +236,7 @@ impl Driver for Conntrack {
             report.changed += outcome.deleted;
             report.problems.extend(self.settle(version, &addresses, &outcome.refused, result));
         }
+        self.floating.retain(|address| self.pending.contains(address));
         report.calls = self.channel.requests() - before;
         report
     }

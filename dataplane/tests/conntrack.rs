@@ -16,6 +16,7 @@ use tortie_dataplane::reconcile::{Driver, Phase, Report};
 fn main() -> ExitCode {
     let mut tests = tests![["conntrack"];
         entries_go_by_either_source_whatever_the_protocol_and_others_stay,
+        entries_sent_to_a_floating_address_go_whoever_answers,
         ipv6_entries_go_by_either_source_and_others_stay,
         addresses_of_both_families_go_in_one_apply,
         an_entry_between_two_addresses_is_deleted_once,
@@ -142,6 +143,30 @@ fn entries_go_by_either_source_whatever_the_protocol_and_others_stay() {
         "-s 10.65.0.2 -d 1.1.1.1 -p 115",
     ]);
     assert_forgets(&["10.65.0.2"], 9);
+}
+
+fn entries_sent_to_a_floating_address_go_whoever_answers() {
+    let kept = [
+        udp_service("10.65.0.9", "10.96.0.10", "10.65.0.2", 1),
+        udp("10.65.0.9", "10.65.0.2", 2),
+        udp_service("fd00::9", "2001:db8::6", "fd00::2", 3),
+    ];
+    insert(&kept);
+    let expected = listed();
+    insert(&[
+        udp_service("10.65.0.9", "192.0.2.5", "10.65.0.2", 4),
+        udp("10.65.0.9", "192.0.2.5", 5),
+        udp("192.0.2.5", "10.65.0.9", 6),
+        udp_service("fd00::9", "2001:db8::5", "fd00::2", 7),
+    ]);
+    let mut conntrack = forget(&[]);
+    conntrack.forget_floating(addresses(&["192.0.2.5", "2001:db8::5"]));
+    let report = apply(&mut conntrack);
+    assert_eq!((listed(), report.changed), (expected, 4));
+    // Once, and not for whoever is forgotten later.
+    insert(&[udp_service("10.65.0.9", "192.0.2.5", "10.65.0.2", 8)]);
+    conntrack.forget(addresses(&["192.0.2.5"]));
+    assert_eq!(apply(&mut conntrack).changed, 0);
 }
 
 fn ipv6_entries_go_by_either_source_and_others_stay() {

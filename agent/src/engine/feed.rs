@@ -28,12 +28,27 @@ pub(super) struct Feed {
     /// Wanted routes that the driver has not been told yet; `None` to remove.
     routes: BTreeMap<Arc<str>, Option<Arc<LocalEndpoint>>>,
     /// Addresses by the interface that owns them.
-    owned: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
+    owned: BTreeMap<Arc<str>, BTreeSet<Owned>>,
     /// Addresses that lost their owner.
-    lost: BTreeSet<IpAddr>,
+    lost: BTreeSet<Owned>,
     host_addresses: Vec<IpNet>,
     /// Names of the host's interfaces.
     host_interfaces: BTreeSet<String>,
+}
+
+/// An address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owned {
+    Own(IpAddr),
+    Floating(IpAddr),
+}
+
+impl Owned {
+    fn address(self) -> IpAddr {
+        match self {
+            Self::Own(address) | Self::Floating(address) => address,
+        }
+    }
 }
 
 impl Feed {
@@ -54,7 +69,7 @@ impl Feed {
         self.classic.handle(event);
         match event {
             Event::Endpoint(endpoint) => {
-                self.own(&endpoint.interface, &self.addresses(endpoint).collect());
+                self.own(&endpoint.interface, &self.addresses(endpoint));
                 self.routes.insert(endpoint.interface.clone(), Some(endpoint.clone()));
             }
             Event::EndpointGone(interface) => {
@@ -67,7 +82,7 @@ impl Feed {
 
     /// Notes whose addresses are whose. An address that is no longer its interface's has lost its owner, and what
     /// the kernel remembers of its connections must not open the way to the next one.
-    fn own(&mut self, interface: &Arc<str>, addresses: &BTreeSet<IpAddr>) {
+    fn own(&mut self, interface: &Arc<str>, addresses: &BTreeSet<Owned>) {
         let old = if addresses.is_empty() {
             self.owned.remove(interface)
         } else {
@@ -129,12 +144,18 @@ impl Feed {
         for update in self.classic.poll_tables() {
             kernel.change_table(update);
         }
-        kernel.forget_connections(std::mem::take(&mut self.lost));
+        for lost in std::mem::take(&mut self.lost) {
+            match lost {
+                Owned::Own(address) => kernel.forget_connections([address]),
+                Owned::Floating(address) => kernel.forget_floating([address]),
+            }
+        }
         for (interface, endpoint) in std::mem::take(&mut self.routes) {
             if let Some(endpoint) = endpoint {
-                let routes: Vec<RouteSpec> =
-                    self.addresses(&endpoint).map(|address| self.route(address.into())).collect();
-                kernel.want_interface(&interface, &routes, &self.neighbours(&endpoint));
+                let addresses: BTreeSet<IpAddr> =
+                    self.addresses(&endpoint).into_iter().map(Owned::address).collect();
+                let routes: Vec<RouteSpec> = addresses.iter().map(|a| self.route((*a).into())).collect();
+                kernel.want_interface(&interface, &routes, &neighbours(&endpoint, &addresses));
                 kernel.allow_spoofing(&interface, self.may_spoof(&endpoint));
             } else {
                 kernel.forget_interface(&interface);
@@ -144,17 +165,10 @@ impl Feed {
     }
 
     /// Addresses by which an endpoint is reached: its own and those of its floating addresses that are in force.
-    fn addresses(&self, endpoint: &LocalEndpoint) -> impl Iterator<Item = IpAddr> {
+    fn addresses(&self, endpoint: &LocalEndpoint) -> BTreeSet<Owned> {
         let floating = endpoint.floating(self.settings.compile.floating_ips);
-        let own = endpoint.addresses.iter().map(IpNet::addr);
-        own.chain(floating.iter().map(|nat| nat.external_ip)).collect::<BTreeSet<_>>().into_iter()
-    }
-
-    /// Permanent neighbour entries: of IPv4 addresses, where the workload's MAC address is known.
-    fn neighbours(&self, endpoint: &LocalEndpoint) -> Vec<(IpAddr, MacAddr)> {
-        let mac: Option<MacAddr> = endpoint.mac.as_deref().and_then(|m| m.parse().ok());
-        let v4 = self.addresses(endpoint).filter(IpAddr::is_ipv4);
-        mac.map(|mac| v4.map(|addr| (addr, mac)).collect()).unwrap_or_default()
+        let own = endpoint.addresses.iter().map(|net| Owned::Own(net.addr()));
+        own.chain(floating.iter().map(|nat| Owned::Floating(nat.external_ip))).collect()
     }
 
     fn may_spoof(&self, endpoint: &LocalEndpoint) -> bool {
@@ -180,4 +194,11 @@ fn own_addresses(net: &IpNet) -> Vec<IpNet> {
         own.push(Ipv4Net::from(Ipv4Addr::new(127, 0, 0, 0)).into());
     }
     own
+}
+
+/// Permanent neighbour entries: of IPv4 addresses, where the workload's MAC address is known.
+fn neighbours(endpoint: &LocalEndpoint, addresses: &BTreeSet<IpAddr>) -> Vec<(IpAddr, MacAddr)> {
+    let mac: Option<MacAddr> = endpoint.mac.as_deref().and_then(|m| m.parse().ok());
+    let v4 = addresses.iter().copied().filter(IpAddr::is_ipv4);
+    mac.map(|mac| v4.map(|addr| (addr, mac)).collect()).unwrap_or_default()
 }

@@ -305,6 +305,11 @@ impl Kernel {
         self.conntrack.driver.forget(addresses);
     }
 
+    /// The same for floating addresses.
+    pub(super) fn forget_floating(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.conntrack.driver.forget_floating(addresses);
+    }
+
     /// Brings the sets in line. Returns those that are not as wanted.
     pub(super) fn provide(&mut self, now: Instant) -> (Report, BrokenSets) {
         let report = pass(&mut [&mut self.sets], &[Phase::Provide], now);

@@ -91,19 +91,31 @@ fn payload(batch: &mut Batch) -> Vec<u8> {
     Messages::new(&message).next().unwrap().unwrap().payload.to_vec()
 }
 
+fn read(payload: &[u8], sources: &[&str], destinations: &[&str]) -> Result<Option<Entry>, NetlinkError> {
+    let (sources, destinations) = (addresses(sources), addresses(destinations));
+    wire::read_entry(payload, Wanted { sources: &sources, destinations: &destinations })
+}
+
 #[test]
 fn an_entry_is_found_by_either_source_and_by_no_destination() {
     let payload = payload(&mut listed());
     for (address, is_found) in [("10.0.0.1", true), ("10.0.0.2", true), ("10.0.0.9", false)] {
-        let entry = wire::read_entry(&payload, &addresses(&[address])).unwrap();
-        assert_eq!(entry.is_some(), is_found, "{address}");
+        assert_eq!(read(&payload, &[address], &[]).unwrap().is_some(), is_found, "{address}");
+    }
+}
+
+#[test]
+fn an_entry_to_a_floating_address_is_found_by_it() {
+    let payload = payload(&mut listed());
+    for (address, is_found) in [("10.0.0.9", true), ("10.0.0.1", false), ("10.0.0.8", false)] {
+        assert_eq!(read(&payload, &[], &[address]).unwrap().is_some(), is_found, "{address}");
     }
 }
 
 #[test]
 fn a_deletion_names_the_tuple_the_zone_and_the_number_of_the_entry() {
     let payload = payload(&mut listed());
-    let entry = wire::read_entry(&payload, &addresses(&["10.0.0.1"])).unwrap().unwrap();
+    let entry = read(&payload, &["10.0.0.1"], &[]).unwrap().unwrap();
     let mut batch = Batch::new();
     wire::delete(&mut batch, &entry);
     let bytes = batch.seal(1).to_vec();
@@ -121,12 +133,11 @@ fn a_deletion_names_the_tuple_the_zone_and_the_number_of_the_entry() {
 #[test]
 fn an_entry_cut_short_anywhere_is_an_error_or_found_but_never_a_panic() {
     let payload = payload(&mut listed());
-    let wanted = addresses(&["10.0.0.1"]);
     for len in 0..payload.len() {
-        if let Ok(Some(entry)) = wire::read_entry(&payload[..len], &wanted) {
+        if let Ok(Some(entry)) = read(&payload[..len], &["10.0.0.1"], &["10.0.0.9"]) {
             assert_eq!(entry.sources[1], "10.0.0.2".parse::<IpAddr>().unwrap(), "cut to {len}");
         }
     }
-    let cut = wire::read_entry(&payload[..44], &wanted);
+    let cut = read(&payload[..44], &["10.0.0.1"], &[]);
     assert!(matches!(cut, Err(NetlinkError::Malformed(_))), "{cut:?}");
 }

@@ -31,6 +31,8 @@ const ATTR_FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const IP_V4_SRC: u16 = 1;
 const IP_V6_SRC: u16 = 3;
+const IP_V4_DST: u16 = 2;
+const IP_V6_DST: u16 = 4;
 const FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_REPLY_FLAGS: u16 = 2;
 /// The filter compares the source address and nothing else (`CTA_FILTER_FLAG(CTA_IP_SRC)` in the kernel).
@@ -50,19 +52,37 @@ pub(super) enum Direction {
 pub(super) struct Entry {
     /// The sources of the original and of the reply direction.
     pub(super) sources: [IpAddr; 2],
+    /// The destination of the original direction, if it was asked for.
+    pub(super) destination: Option<IpAddr>,
     original: Vec<u8>,
     zone: Option<[u8; 2]>,
     /// Another entry of the same tuple, made meanwhile, has another number.
     id: Option<[u8; 4]>,
 }
 
+/// Which entries are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Those with one of these as a source, of either direction.
+    pub(super) sources: &'a BTreeSet<IpAddr>,
+    /// Those that were sent to one of these, whoever answers.
+    pub(super) destinations: &'a BTreeSet<IpAddr>,
+}
+
+impl Wanted<'_> {
+    fn fits(&self, sources: &[IpAddr; 2], destination: Option<IpAddr>) -> bool {
+        sources.iter().any(|source| self.sources.contains(source))
+            || destination.is_some_and(|destination| self.destinations.contains(&destination))
+    }
+}
+
 /// Dumps a family's entries, only those with this IPv4 source in this direction where the kernel can filter
-/// (since Linux 5.8; older ones list all), and returns those of which a source is in `wanted`.
+/// (since Linux 5.8; older ones list all), and returns those that are wanted.
 pub(super) fn list(
     channel: &mut Channel,
     version: IpVersion,
     filter: Option<(Direction, Ipv4Addr)>,
-    wanted: &BTreeSet<IpAddr>,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<Entry>, NetlinkError> {
     let mut finder = Finder { wanted, entries: Vec::new() };
     let body = |writer: &mut Writer<'_>| {
@@ -109,9 +129,9 @@ fn write_filter(writer: &mut Writer<'_>, direction: Direction, source: Ipv4Addr)
     writer.nested(ATTR_FILTER, |filter| filter.u32(flags, FILTER_IP_SRC));
 }
 
-/// Keeps the entries that have a wanted source. A full dump is far larger than what is looked for.
+/// Keeps the entries that are wanted. A full dump is far larger than what is looked for.
 struct Finder<'a> {
-    wanted: &'a BTreeSet<IpAddr>,
+    wanted: Wanted<'a>,
     entries: Vec<Entry>,
 }
 
@@ -128,8 +148,8 @@ impl DumpSink for Finder<'_> {
     }
 }
 
-/// An entry, if it has a wanted source.
-pub(super) fn read_entry(payload: &[u8], wanted: &BTreeSet<IpAddr>) -> Result<Option<Entry>, NetlinkError> {
+/// An entry, if it is wanted.
+pub(super) fn read_entry(payload: &[u8], wanted: Wanted<'_>) -> Result<Option<Entry>, NetlinkError> {
     let (mut original, mut reply, mut zone, mut id) = (None, None, None, None);
     for attribute in Attributes::after(payload, HEADER_LEN)? {
         let attribute = attribute?;
@@ -144,12 +164,19 @@ pub(super) fn read_entry(payload: &[u8], wanted: &BTreeSet<IpAddr>) -> Result<Op
     let (Some(original), Some(reply)) = (original, reply) else {
         return Err(NetlinkError::Malformed("conntrack entry without both directions"));
     };
-    let sources = [read_source(&original)?, read_source(&reply)?];
-    let is_wanted = sources.iter().any(|source| wanted.contains(source));
-    Ok(is_wanted.then(|| Entry { sources, original: original.value.to_vec(), zone, id }))
+    let sources = [read_address(&original, SOURCE)?, read_address(&reply, SOURCE)?];
+    let destination =
+        if wanted.destinations.is_empty() { None } else { Some(read_address(&original, DESTINATION)?) };
+    let is_wanted = wanted.fits(&sources, destination);
+    Ok(is_wanted.then(|| Entry { sources, destination, original: original.value.to_vec(), zone, id }))
 }
 
-fn read_source(tuple: &Attribute<'_>) -> Result<IpAddr, NetlinkError> {
+/// Attributes of a source address, for IPv4 and IPv6.
+const SOURCE: (u16, u16) = (IP_V4_SRC, IP_V6_SRC);
+/// The same of a destination.
+const DESTINATION: (u16, u16) = (IP_V4_DST, IP_V6_DST);
+
+fn read_address(tuple: &Attribute<'_>, (v4, v6): (u16, u16)) -> Result<IpAddr, NetlinkError> {
     for part in tuple.nested() {
         let part = part?;
         if part.kind != TUPLE_IP {
@@ -157,12 +184,13 @@ fn read_source(tuple: &Attribute<'_>) -> Result<IpAddr, NetlinkError> {
         }
         for address in part.nested() {
             let address = address?;
-            match address.kind {
-                IP_V4_SRC => return Ok(IpAddr::from(address.array::<4>()?)),
-                IP_V6_SRC => return Ok(IpAddr::from(address.array::<16>()?)),
-                _ => {}
+            if address.kind == v4 {
+                return Ok(IpAddr::from(address.array::<4>()?));
+            }
+            if address.kind == v6 {
+                return Ok(IpAddr::from(address.array::<16>()?));
             }
         }
     }
-    Err(NetlinkError::Malformed("conntrack entry without a source"))
+    Err(NetlinkError::Malformed("conntrack entry without an address"))
 }

@@ -1,7 +1,7 @@
 //! What single endpoints ask for: to send from other addresses, to be reached by others, limits, marks.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
@@ -140,10 +140,13 @@ fn floating(backend: Backend) -> Outcome {
     // The host itself, and the pod, which would not know itself by its own address.
     assert_eq!(seen_from(&scene, "node:node-1")?, "169.254.1.1");
     assert_eq!(seen_from(&scene, CLIENT)?, FLOATING);
+    let flow = scene.lab.node("node-2")?.netns().enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+    expect_answer(&flow, target)?;
     drop(mirror);
-    // To another pod.
+    // To another pod, and what the kernel remembers of flows does not hold it back.
     scene.apply("pods.yaml", of("other"))?;
     let mirror = Mirror::open(&scene.netns(OTHER)?, 53)?;
+    expect_answer(&flow, target)?;
     assert_eq!(seen_from(&scene, "node:node-2")?, "172.18.0.12");
     assert_eq!(seen_from(&scene, OTHER)?, FLOATING);
     drop(mirror);
@@ -155,6 +158,14 @@ fn floating(backend: Backend) -> Outcome {
     let rules = scene.iptables(NODE, "iptables-save -t nat")?;
     assert!(!rules.contains(FLOATING), "{rules}");
     scene.expect(&[(CLIENT, OTHER, true)])
+}
+
+/// That a [`Mirror`] answers, whether or not it did before.
+fn expect_answer(flow: &UdpSocket, to: IpAddr) -> Outcome {
+    flow.set_read_timeout(Some(PATIENCE))?;
+    flow.send_to(b"?", (to, 53))?;
+    flow.recv(&mut [0; 64]).map_err(|error| format!("no answer: {error}"))?;
+    Ok(())
 }
 
 /// Twenty words, and how many of them come through.
