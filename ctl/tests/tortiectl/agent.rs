@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use tempfile::TempDir;
-use tortie_api::control::{Apply, Area, Reply, Request, Status, StatusProblem};
+use tortie_api::control::{Apply, Area, Counters, Reply, Request, Status, StatusProblem};
 
 use crate::support::{Ran, run, tortiectl};
 
@@ -222,6 +222,7 @@ fn status() -> Status {
         pending_interfaces: Vec::new(),
         last_apply: Apply { millis: 12.34, calls: 9, restores: 1, changed: 31 },
         applies: 4,
+        counters: Counters::default(),
         problems: Vec::new(),
     }
 }
