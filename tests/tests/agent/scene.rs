@@ -207,7 +207,11 @@ impl Scene {
         let mut all = Vec::new();
         for program in ["iptables-save", "ip6tables-save"] {
             let text = self.iptables(node, program)?;
-            let lines = text.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT");
+            // In which order tables are listed depends on which was used first.
+            let mut tables: Vec<&str> = text.split("\n*").skip(1).collect();
+            tables.sort_unstable();
+            let lines = tables.iter().flat_map(|table| table.lines());
+            let lines = lines.filter(|line| !line.starts_with('#') && *line != "COMMIT");
             all.extend(lines.map(|line| format!("{program} {}", without_counters(line))));
         }
         let sets = self.run(node, "ipset save")?;

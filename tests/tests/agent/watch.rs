@@ -76,10 +76,16 @@ fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<Option<IpAddr>> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(b"?", to)?;
     let mut buffer = [0; 64];
-    match socket.recv(&mut buffer) {
-        Ok(length) => Ok(String::from_utf8_lossy(&buffer[..length]).parse().ok()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(None),
-        Err(error) => Err(error),
+    loop {
+        return match socket.recv(&mut buffer) {
+            Ok(length) => Ok(String::from_utf8_lossy(&buffer[..length]).parse().ok()),
+            // A machine that is put to sleep for a moment interrupts waits.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
     }
 }
 
