@@ -111,7 +111,9 @@ fn failsafe_ports(backend: Backend) -> Outcome {
     })?;
     assert!(text.contains("-s 10.0.0.0/8 -p tcp") && text.contains("--dports 2222 -j ACCEPT"), "{text}");
     scene.apply("felix.yaml", felix("{protocol: SCTP, port: 1}"))?;
-    scene.expect_problem(Area::Setting, &["failsafeInboundHostPorts", "tcp or udp"])?;
+    scene.expect_problem(Area::Setting, &["failsafeInboundHostPorts", "tcp or udp", "stays in force"])?;
+    assert_eq!(listed(&scene)?, text, "nobody is locked out by a slip");
+    scene.remove("felix.yaml")?;
     let text = eventually("the built-in ports", || {
         let text = listed(&scene)?;
         Ok((text.lines().count() == 10).then_some(text))
