@@ -51,11 +51,11 @@ const PARAMS: &[(&str, Set)] = &[
         none_as_empty(v).clone_into(&mut s.feature_override);
         Ok(())
     }),
-    ("flowlogsgoldmaneserver", network::flow_server),
-    ("flowlogslocalreporter", network::flow_reporter),
     ("floatingips", |s, v| {
         put(&mut s.compile.floating_ips, one_of(v, &[("Enabled", true), ("Disabled", false)]))
     }),
+    ("flowlogsgoldmaneserver", network::flow_server),
+    ("flowlogslocalreporter", network::flow_reporter),
     ("healthenabled", |s, v| put(&mut s.health_enabled, boolean(v))),
     ("healthhost", |s, v| {
         none_as_empty(v).clone_into(&mut s.health_host);
