@@ -106,8 +106,8 @@ fn packet(interface: &str, from: &str, to: &str, port: u16) -> Packet {
 }
 
 /// Sends a packet to a service, whose end is port `port` of the pod `db`.
-fn to_db(machine: &Machine, packet: Packet, port: u16) -> Fate {
-    let taken = machine.run(&packet);
+fn to_db(machine: &Machine, packet: &Packet, port: u16) -> Fate {
+    let taken = machine.run(packet);
     if taken.fate != Fate::Accepted {
         return taken.fate;
     }
@@ -117,7 +117,7 @@ fn to_db(machine: &Machine, packet: Packet, port: u16) -> Fate {
         in_interface: None,
         out_interface: Some("cali12".to_owned()),
         mark: taken.mark,
-        ..packet
+        ..packet.clone()
     };
     let outcome = machine.run(&sent_on);
     assert!(outcome.fate != Fate::Accepted || outcome.mark & Marks::default().endpoint == 0, "{outcome:?}");
@@ -128,10 +128,10 @@ fn to_db(machine: &Machine, packet: Packet, port: u16) -> Fate {
 fn policy_of_both_ends_counts() {
     let machine = machine("");
     let web = || packet("cali11", "10.65.0.2", SERVICE, 80);
-    assert_eq!(to_db(&machine, web(), 8080), Fate::Accepted);
-    assert_eq!(to_db(&machine, web(), 81), Fate::Dropped, "what the sender may not");
+    assert_eq!(to_db(&machine, &web(), 8080), Fate::Accepted);
+    assert_eq!(to_db(&machine, &web(), 81), Fate::Dropped, "what the sender may not");
     let third = packet("cali2", "10.65.0.4", SERVICE, 80);
-    assert_eq!(to_db(&machine, third, 8080), Fate::Dropped, "what the receiver does not take");
+    assert_eq!(to_db(&machine, &third, 8080), Fate::Dropped, "what the receiver does not take");
 }
 
 #[test]
@@ -142,20 +142,20 @@ fn who_is_unknown_reaches_nobody() {
     // Also where it shares the beginning of its name with others.
     assert_eq!(machine.run(&unknown("cali19")).fate, Fate::Dropped);
     let outside = packet("eth0", "203.0.113.1", SERVICE, 80);
-    assert_eq!(to_db(&machine, outside, 8080), Fate::Dropped);
+    assert_eq!(to_db(&machine, &outside, 8080), Fate::Dropped);
     let node_port = packet("eth0", "203.0.113.1", HOST, 30080);
-    assert_eq!(to_db(&machine, node_port, 8080), Fate::Dropped);
+    assert_eq!(to_db(&machine, &node_port, 8080), Fate::Dropped);
 }
 
 #[test]
 fn host_endpoints_decide_on_what_comes_in_by_them() {
     let known = "10.65.0.2";
     let one = machine(&(host("h0", "eth0") + NOTHING_TO_82));
-    assert_eq!(to_db(&one, packet("eth0", known, SERVICE, 80), 8080), Fate::Accepted);
-    assert_eq!(to_db(&one, packet("eth0", known, SERVICE, 80), 82), Fate::Dropped);
+    assert_eq!(to_db(&one, &packet("eth0", known, SERVICE, 80), 8080), Fate::Accepted);
+    assert_eq!(to_db(&one, &packet("eth0", known, SERVICE, 80), 82), Fate::Dropped);
     let all = machine(&(host("h0", "*") + NOTHING_TO_82));
-    assert_eq!(to_db(&all, packet("eth0", known, SERVICE, 80), 8080), Fate::Accepted);
-    assert_eq!(to_db(&all, packet("eth0", known, SERVICE, 80), 82), Fate::Dropped);
+    assert_eq!(to_db(&all, &packet("eth0", known, SERVICE, 80), 8080), Fate::Accepted);
+    assert_eq!(to_db(&all, &packet("eth0", known, SERVICE, 80), 82), Fate::Dropped);
 }
 
 #[test]
@@ -164,9 +164,9 @@ fn an_interface_that_shares_the_beginning_of_its_name_with_host_endpoints_is_no_
     let outside = packet("eth12", "203.0.113.1", SERVICE, 80);
     let taken = two.run(&outside);
     assert_eq!(taken.mark & Marks::default().endpoint, 0x20_0000, "it has the mark of others");
-    assert_eq!(to_db(&two, outside, 8080), Fate::Dropped);
+    assert_eq!(to_db(&two, &outside, 8080), Fate::Dropped);
     let known = packet("eth12", "10.65.0.2", SERVICE, 80);
-    assert_eq!(to_db(&two, known, 8080), Fate::Accepted);
+    assert_eq!(to_db(&two, &known, 8080), Fate::Accepted);
 }
 
 #[test]
