@@ -20,6 +20,7 @@ mod events;
 mod latency;
 mod machine;
 mod memory;
+mod production;
 mod report;
 mod ruleset;
 mod scene;
@@ -54,6 +55,10 @@ pub enum Part {
     Memory,
     /// From the agent's start to everything applied.
     Start,
+    /// One changed rule where there are many.
+    Rules,
+    /// A node of the size of a real one: 294 policies of 68 rules, 3,708 sets of 70 members, 110 pods.
+    Production,
 }
 
 /// An iptables back end.
@@ -104,7 +109,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
         tell("ip sets");
         report.take(Part::Sets, sets::measure(options.set_size));
     }
-    let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start];
+    let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start, Part::Rules, Part::Production];
     if with_agent.iter().any(|part| options.parts.contains(part)) {
         for (index, backend) in options.backends.iter().enumerate() {
             if let Err(error) = Tools::probe(*backend) {
@@ -112,10 +117,25 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
                 continue;
             }
             scenes(options, *backend, index == 0, &mut report, tell)?;
+            nodes(options, *backend, &mut report, tell);
         }
     }
     report.sort();
     Ok(report)
+}
+
+/// Nodes with many rules and sets.
+fn nodes(options: &Options, backend: Backend, report: &mut Report, tell: &dyn Fn(&str)) {
+    if options.parts.contains(&Part::Rules) {
+        for rules in production::RULES_PRESENT {
+            tell(&format!("{backend} back end: {rules} rules"));
+            report.take(Part::Rules, production::among(backend, rules, options.changes));
+        }
+    }
+    if options.parts.contains(&Part::Production) {
+        tell(&format!("{backend} back end: a production node"));
+        report.take(Part::Production, production::measure(backend, options.starts, options.changes, tell));
+    }
 }
 
 /// Everything that one back end is measured with.
@@ -133,7 +153,8 @@ fn scenes(
         report.take(Part::Memory, memory::remote(backend, options.remote_pods));
     }
     let largest = options.endpoints.iter().max().copied();
-    for &size in &options.endpoints {
+    let is_needed = [Part::Latency, Part::Calls, Part::Memory, Part::Start].into_iter().any(wants);
+    for &size in options.endpoints.iter().filter(|_| is_needed) {
         tell(&format!("{backend} back end: {size} endpoints"));
         let mut scene = Scene::build(backend, size).with_context(|| format!("a node with {size} pods"))?;
         if wants(Part::Start) && largest == Some(size) {

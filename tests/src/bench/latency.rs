@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use super::by_hand::{Change, WRITE_TOOLS};
 use super::control::Control;
@@ -22,16 +23,31 @@ const ROUTE_GONE: Duration = Duration::from_secs(20);
 pub(super) fn measure(scene: &mut Scene, changes: usize) -> anyhow::Result<Vec<Row>> {
     let control = scene.control()?;
     let events = Events::listen(scene.netns()?)?;
-    let mut measurement = Measurement { scene, control, events };
+    let node = format!("{} pods", scene.size);
+    let mut measurement = Measurement { scene, control, events, node, policy: &|port| policy(0, 0, port) };
     let mut rows = measurement.policy(changes)?;
     rows.push(measurement.new_pod(changes)?);
     Ok(rows)
+}
+
+/// Measures changes of one rule of a policy: `policy` gives it with the rule for a port. `node` says what node it is.
+pub(super) fn policy_changes(
+    scene: &mut Scene,
+    changes: usize,
+    node: String,
+    policy: &dyn Fn(u16) -> Value,
+) -> anyhow::Result<Vec<Row>> {
+    let control = scene.control()?;
+    let events = Events::listen(scene.netns()?)?;
+    Measurement { scene, control, events, node, policy }.policy(changes)
 }
 
 struct Measurement<'a> {
     scene: &'a mut Scene,
     control: Control,
     events: Events,
+    node: String,
+    policy: &'a dyn Fn(u16) -> Value,
 }
 
 impl Measurement<'_> {
@@ -59,9 +75,9 @@ impl Measurement<'_> {
             self.check_port(change, port)?;
             hand_done.push(millis(self.scene.tools.apply(change)?.1));
         }
-        let size = self.scene.size;
+        let node = &self.node;
         let row = |end: &str, ours: &Samples, theirs: &Samples| {
-            let what = format!("policy file to {end}, {size} pods, {backend}");
+            let what = format!("policy file to {end}, {node}, {backend}");
             Row::new(Part::Latency, what, Unit::Millis, ours)
                 .beside("iptables-restore, ip6tables-restore", theirs)
         };
@@ -173,7 +189,7 @@ impl Measurement<'_> {
     }
 
     fn set_port(&mut self, port: u16) -> anyhow::Result<()> {
-        Ok(self.scene.manifests.apply(&policy(0, 0, port))?)
+        Ok(self.scene.manifests.apply(&(self.policy)(port))?)
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {

@@ -53,7 +53,7 @@ fn rows(scene: &Scene, what: &str) -> anyhow::Result<Vec<Row>> {
 }
 
 /// A field of `/proc/PID/status`.
-fn kib(status: &str, field: &str) -> anyhow::Result<f64> {
+pub(super) fn kib(status: &str, field: &str) -> anyhow::Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let value = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u32>().ok());
     value.map(f64::from).with_context(|| format!("no {field} of the agent"))

@@ -44,6 +44,8 @@ pub struct Row {
     pub median: f64,
     /// What 95 of 100 do not exceed.
     pub p95: f64,
+    /// What 99 of 100 do not exceed.
+    pub p99: f64,
     /// What it is to be compared with.
     pub beside: Option<Beside>,
 }
@@ -51,8 +53,8 @@ pub struct Row {
 impl Row {
     /// A row without a comparison.
     pub(super) fn new(part: Part, what: impl Into<String>, unit: Unit, samples: &Samples) -> Self {
-        let (n, median, p95) = (samples.len(), samples.median(), samples.p95());
-        Self { part, what: what.into(), unit, n, median, p95, beside: None }
+        let (n, median, p95, p99) = (samples.len(), samples.median(), samples.p95(), samples.p99());
+        Self { part, what: what.into(), unit, n, median, p95, p99, beside: None }
     }
 
     /// The row with something beside it.
@@ -71,13 +73,14 @@ impl Row {
 
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_struct("Row", 8)?;
+        let mut row = serializer.serialize_struct("Row", 9)?;
         row.serialize_field("part", &self.part)?;
         row.serialize_field("what", &self.what)?;
         row.serialize_field("unit", &self.unit)?;
         row.serialize_field("n", &self.n)?;
         row.serialize_field("median", &self.median)?;
         row.serialize_field("p95", &self.p95)?;
+        row.serialize_field("p99", &self.p99)?;
         row.serialize_field("beside", &self.beside)?;
         row.serialize_field("ratio", &self.ratio())?;
         row.end()
@@ -119,7 +122,7 @@ impl Report {
     }
 }
 
-const HEAD: [&str; 7] = ["", "n", "median", "p95", "beside it", "median", "ratio"];
+const HEAD: [&str; 8] = ["", "n", "median", "p95", "p99", "beside it", "median", "ratio"];
 
 const LEGEND: &str = "\
 ratio: the first median by the second. Beside it: the same change by the kernel's own tools, in turns with ours.
@@ -134,15 +137,15 @@ impl fmt::Display for Report {
             "Linux {}, {} x {}, {} MiB, load {} at the start, as {rights}",
             machine.kernel, machine.cores, machine.cpu, machine.memory_mib, machine.load
         )?;
-        let cells: Vec<[String; 7]> =
+        let cells: Vec<[String; 8]> =
             std::iter::once(HEAD.map(str::to_owned)).chain(self.rows.iter().map(cells)).collect();
         let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 7] = std::array::from_fn(width);
+        let widths: [usize; 8] = std::array::from_fn(width);
         for (index, row) in cells.iter().enumerate() {
             let mut line = String::new();
             for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
                 // Text to the left, numbers to the right.
-                let text = if matches!(column, 0 | 4) {
+                let text = if matches!(column, 0 | 5) {
                     format!("{cell:<width$}  ")
                 } else {
                     format!("{cell:>width$}  ")
@@ -159,7 +162,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Row) -> [String; 8] {
     let beside = row.beside.as_ref();
     let in_unit = |value| number(value, row.unit);
     [
@@ -168,6 +171,7 @@ fn cells(row: &Row) -> [String; 7] {
         in_unit(row.median),
         // One value has no distribution.
         if row.n > 1 { in_unit(row.p95) } else { String::new() },
+        if row.n > 1 { in_unit(row.p99) } else { String::new() },
         beside.map(|beside| beside.what.clone()).unwrap_or_default(),
         beside.map(|beside| beside.median.map_or_else(|| "refused".to_owned(), in_unit)).unwrap_or_default(),
         row.ratio().map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
@@ -209,7 +213,7 @@ mod tests {
     #[test]
     fn there_is_no_ratio_to_nothing() {
         assert!(row(1.0, 0.0).ratio().is_none());
-        assert_eq!(cells(&row(1.0, 4.0))[6], "0.25x");
+        assert_eq!(cells(&row(1.0, 4.0))[7], "0.25x");
         assert!(serde_json::to_value(row(1.0, 0.0)).unwrap()["ratio"].is_null());
     }
 
@@ -217,7 +221,7 @@ mod tests {
     fn what_could_not_be_done_beside_it_is_said() {
         let samples: Samples = [1.0].into_iter().collect();
         let row = Row::new(Part::Start, "ours", Unit::Millis, &samples).beside("theirs", &Samples::default());
-        assert_eq!(cells(&row)[5], "refused");
+        assert_eq!(cells(&row)[6], "refused");
         assert!(row.ratio().is_none());
     }
 

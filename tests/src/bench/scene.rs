@@ -43,6 +43,8 @@ pub(super) struct Scene {
     pub(super) size: usize,
     pub(super) manifests: ManifestDir,
     pub(super) tools: Tools,
+    /// More of the agent's environment.
+    pub(super) env: Vec<(String, String)>,
     lab: Lab,
     /// Where the other ends of the pods' interfaces are.
     pods: Netns,
@@ -141,7 +143,8 @@ impl Scene {
         // The lock file that the lab gives the node's agent.
         let lock = lab.dir().join(format!("{NODE}.xtables.lock"));
         let tools = Tools::new(backend, lab.node(NODE)?.netns(), lock);
-        Ok(Self { backend, size, manifests, tools, pods: Netns::new("the pods", &SYSCTLS)?, lab })
+        let env = Vec::new();
+        Ok(Self { backend, size, manifests, tools, env, pods: Netns::new("the pods", &SYSCTLS)?, lab })
     }
 
     /// The node's namespace.
@@ -171,7 +174,8 @@ impl Scene {
     pub(super) fn spawn_agent(&mut self) -> anyhow::Result<()> {
         let options = AgentOptions {
             datastore: self.manifests.path().to_owned(),
-            env: vec![("FELIX_IPTABLESBACKEND".to_owned(), self.backend.to_string())],
+            env: [vec![("FELIX_IPTABLESBACKEND".to_owned(), self.backend.to_string())], self.env.clone()]
+                .concat(),
             ..AgentOptions::default()
         };
         Ok(self.lab.start_agent_with(NODE, &options)?)
@@ -232,7 +236,7 @@ impl Scene {
         self.add_interfaces()
     }
 
-    fn add_interfaces(&self) -> anyhow::Result<()> {
+    pub(super) fn add_interfaces(&self) -> anyhow::Result<()> {
         let (mut near, mut far) = (String::new(), String::new());
         let peers = self.pods.path().display().to_string();
         for pod in (0..=self.size).map(PodId) {

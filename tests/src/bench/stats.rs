@@ -27,8 +27,17 @@ impl Samples {
 
     /// The smallest value that at least 95 of 100 do not exceed. Not a number if there is none.
     pub(super) fn p95(&self) -> f64 {
+        self.percentile(95)
+    }
+
+    /// The same for 99 of 100.
+    pub(super) fn p99(&self) -> f64 {
+        self.percentile(99)
+    }
+
+    fn percentile(&self, share: usize) -> f64 {
         let sorted = self.sorted();
-        let rank = (sorted.len() * 95).div_ceil(100);
+        let rank = (sorted.len() * share).div_ceil(100);
         rank.checked_sub(1).map_or(f64::NAN, |index| sorted[index])
     }
 
@@ -67,6 +76,8 @@ mod tests {
         assert_eq!(samples((1..=20).rev()).p95(), 19.0);
         assert_eq!(samples(1..=30).p95(), 29.0);
         assert_eq!(samples([7]).p95(), 7.0);
+        assert_eq!(samples(1..=100).p99(), 99.0);
+        assert_eq!(samples(1..=30).p99(), 30.0);
         assert!(samples([]).p95().is_nan());
     }
 }

@@ -15,9 +15,9 @@ use tortie_tests::lab;
 #[derive(Parser)]
 struct Arguments {
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["latency", "calls", "sets", "memory", "start"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["latency", "calls", "sets", "memory", "start", "rules", "production"])]
     parts: Vec<Part>,
-    /// iptables back ends; the second is measured for latency only.
+    /// iptables back ends; the second is measured for latency, rules and production only.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["nft", "legacy"])]
     backends: Vec<Backend>,
     /// Pods on the node, one run for each number.
