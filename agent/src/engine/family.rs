@@ -28,15 +28,15 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Nothing is read or written yet.
+    /// Nothing is read or written yet. Tables are read again `check` after a write.
     pub(super) fn open(
         version: IpVersion,
         is_wanted: bool,
         tools: &Tools,
         options: &iptables::Options,
-        settings: &Settings,
+        (settings, check): (&Settings, Duration),
     ) -> Self {
-        let (refresh, check) = (settings.iptables_refresh, settings.iptables_post_write_check);
+        let refresh = settings.iptables_refresh;
         let table = |table| {
             let driver = IptablesTable::new(version, table, tools.clone(), options.clone());
             (table, Apart::new(Steered::new(driver, refresh, check)))

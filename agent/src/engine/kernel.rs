@@ -107,11 +107,15 @@ impl Kernel {
         // Before the first reading, so that nothing falls between the two.
         let writers = Writers::default();
         let rules = open_watch(backend, &writers);
+        // Where the kernel tells of what others write, looking for it after each write of our own finds nothing.
+        let check = if rules.is_some() { Duration::MAX } else { settings.iptables_post_write_check };
         let mut families = Vec::new();
         for version in IpVersion::BOTH {
             let is_wanted = settings.compile.versions.contains(&version);
             match usable_tools(version, backend, features, &options, &writers) {
-                Ok(tools) => families.push(Family::open(version, is_wanted, &tools, &options, settings)),
+                Ok(tools) => {
+                    families.push(Family::open(version, is_wanted, &tools, &options, (settings, check)));
+                }
                 Err(why) if version == IpVersion::V4 => anyhow::bail!(why),
                 Err(why) if is_wanted => left_out.push(left_out_setting("Ipv6Support", &why)),
                 Err(_) => {}
