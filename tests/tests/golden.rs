@@ -1,7 +1,8 @@
 //! Whole states, as a live Felix v3.32.0 left them in the kernel, against what the agent leaves there.
 //!
 //! Each folder under `golden/felix` holds the resources that went in and what `iptables-save`, `ip6tables-save`,
-//! `ipset save`, `ip route`, `ip neigh` and the sysctls showed afterwards. The comparison is line by line. Chains
+//! `ipset save`, `ip route`, `ip neigh` and the sysctls showed afterwards. The comparison is line by line, on both back
+//! ends of iptables: Felix's rules are the same whatever the back end. Chains
 //! that differ on purpose are in the folder's `mended.txt`, which `TORTIE_BLESS=1` writes anew; README.md says why.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,9 @@ use similar::{ChangeTag, TextDiff};
 use tortie_tests::lab::{self, Netns, Programs};
 
 type Outcome = Result<(), Failed>;
+
+/// Each state is loaded into both, whichever Felix used.
+const BACKENDS: [&str; 2] = ["nft", "legacy"];
 
 /// Chains in which a live Felix does what it should not: it lets traffic through rules with three and more match
 /// blocks, and takes network sets for pods where a cluster-wide policy of Kubernetes names namespaces.
@@ -62,15 +66,27 @@ fn main() -> ExitCode {
     let paths = entries.map(|entry| entry.expect("the folder can be read").path());
     let mut states: Vec<PathBuf> = paths.filter(|p| p.is_dir()).collect();
     states.sort();
-    let trial = |state: PathBuf| {
+    // A back end that the kernel has not is a skip that is named.
+    let usable = BACKENDS.map(|backend| (backend, arguments.list || is_usable(backend)));
+    let trials = states.into_iter().flat_map(|state| {
         let name = state.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Trial::test(format!("the_kernel_holds_what_felix_left::{name}"), move || check(&state))
-    };
-    libtest_mimic::run(&arguments, states.into_iter().map(trial).collect()).exit_code()
+        usable.map(|(backend, is_usable)| {
+            let state = state.clone();
+            let name = format!("the_kernel_holds_what_felix_left::{name}::{backend}");
+            Trial::test(name, move || check(&state, backend)).with_ignored_flag(!is_usable)
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn is_usable(backend: &str) -> bool {
+    let list = |netns: Netns| netns.check(&format!("iptables-{backend}"), &["-S"], "");
+    Netns::new("a probe", &[]).and_then(list).is_ok()
 }
 
 #[derive(Deserialize)]
 struct Workloads {
+    /// Felix's back end.
     backend: String,
     /// What was run while Felix was, and the time that Felix got to find out.
     #[serde(default)]
@@ -84,7 +100,7 @@ const WAITS: &str = " && sleep ";
 struct Node {
     netns: Netns,
     agent: Child,
-    backend: String,
+    backend: &'static str,
     /// Holds the agent's files; the far ends of the links live in `_far`.
     _dir: tempfile::TempDir,
     _far: Netns,
@@ -98,7 +114,7 @@ impl Drop for Node {
     }
 }
 
-fn start(state: &Path) -> Result<Node, Failed> {
+fn start(state: &Path, backend: &'static str) -> Result<Node, Failed> {
     let workloads: Workloads = serde_json::from_str(&fs::read_to_string(state.join("workloads.json"))?)?;
     let mut interfaces = fs::read_to_string(state.join("interfaces.txt"))?;
     for (_, device) in TUNNEL_DEVICES.iter().filter(|(name, _)| state.ends_with(name)) {
@@ -109,7 +125,8 @@ fn start(state: &Path) -> Result<Node, Failed> {
     // Before the agent, which so needs no time to find out: how drift is found is for other tests.
     for command in &workloads.after {
         let command = command.split_once(WAITS).map_or(command.as_str(), |(command, _)| command);
-        netns.check("sh", &["-c", command], "")?;
+        let command = command.replace(&format!("tables-{}", workloads.backend), &format!("tables-{backend}"));
+        netns.check("sh", &["-c", &command], "")?;
     }
     let dir = tempfile::tempdir()?;
     let resources = dir.path().join("resources");
@@ -128,10 +145,10 @@ fn start(state: &Path) -> Result<Node, Failed> {
     command.env("XTABLES_LOCKFILE", dir.path().join("xtables.lock")).env("FELIX_HEALTHENABLED", "false");
     let env = fs::read_to_string(state.join("felix.env"))?;
     command.envs(env.lines().filter_map(|line| line.split_once('=')));
-    command.env("FELIX_IPTABLESBACKEND", &workloads.backend);
+    command.env("FELIX_IPTABLESBACKEND", backend);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
     let agent = netns.spawn(&mut command)?;
-    let node = Node { netns, agent, backend: workloads.backend, _dir: dir, _far: far };
+    let node = Node { netns, agent, backend, _dir: dir, _far: far };
     let mut wait = Command::new(&programs.ctl);
     let output =
         wait.arg("--socket").arg(&socket).args(["wait", "--applied", "--timeout", "20s"]).output()?;
@@ -173,8 +190,8 @@ fn wire(interfaces: &str) -> Result<(Netns, Netns), Failed> {
     Ok((netns, far))
 }
 
-fn check(state: &Path) -> Outcome {
-    let node = start(state)?;
+fn check(state: &Path, backend: &'static str) -> Outcome {
+    let node = start(state, backend)?;
     let mut wrong = String::new();
     for (file, program) in [("iptables-save.txt", "iptables"), ("ip6tables-save.txt", "ip6tables")] {
         let felix = fs::read_to_string(state.join(file))?;
