@@ -3,13 +3,17 @@
 //! A policy is active while it selects an endpoint of this node; then its rules are converted and hold their
 //! ip sets. The order of an endpoint's policies is worked out when the endpoint is put out.
 
+mod entry;
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, GlobalNetworkPolicySpec, Rule};
+use tortie_api::policy::{BUILT_IN_TIERS, DefaultAction, Rule};
 use tortie_api::selector::Selector;
 
+use self::entry::{Active, Entry, Extra, is_needed, order_of};
+pub(crate) use self::entry::{Flavour, Policy};
 use super::convert;
 use super::label_index::{ItemId, ItemLabels, Label, LabelIndex, MatchChange, SelectorId};
 use super::model::{Event, PolicyKey, PolicyRef, PolicyRules, Problem, SetId, TierKind, TierPolicies, Tiers};
@@ -18,128 +22,6 @@ use super::policy_table::{PolicyNumber, PolicyTable};
 use super::pool::Pool;
 use super::sets::IpSets;
 use super::shared_selectors::SharedSelectors;
-
-/// Which traffic a policy is for. All but the first two are for host endpoints only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Flavour {
-    /// What ends or begins at an endpoint.
-    #[default]
-    Normal,
-    /// The same, and what is forwarded through a host endpoint.
-    ApplyOnForward,
-    /// What comes in at a host endpoint, before its destination is translated.
-    PreDnat,
-    /// What comes in or goes out at a host endpoint, before connections are tracked.
-    DoNotTrack,
-}
-
-impl Flavour {
-    /// Of what a `GlobalNetworkPolicy` asks for.
-    pub(crate) fn of(spec: &GlobalNetworkPolicySpec) -> Self {
-        if spec.do_not_track {
-            Self::DoNotTrack
-        } else if spec.pre_dnat {
-            Self::PreDnat
-        } else if spec.apply_on_forward {
-            Self::ApplyOnForward
-        } else {
-            Self::Normal
-        }
-    }
-
-    fn is_in(self, kind: TierKind) -> bool {
-        match kind {
-            TierKind::Normal => matches!(self, Self::Normal | Self::ApplyOnForward),
-            TierKind::Forward => self == Self::ApplyOnForward,
-            TierKind::PreDnat => self == Self::PreDnat,
-            TierKind::Untracked => self == Self::DoNotTrack,
-        }
-    }
-}
-
-/// A policy of any kind, in the terms of Calico's API.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Policy {
-    pub(crate) tier: Arc<str>,
-    pub(crate) order: Option<f64>,
-    /// Packed with the policy's selector.
-    pub(crate) rules: PackedRules,
-    pub(crate) flavour: Flavour,
-    /// Program it even where it selects nothing.
-    pub(crate) everywhere: bool,
-    /// It is listed, but decides nothing.
-    pub(crate) staged: bool,
-    /// Messages about parts that were left out, each behind its field.
-    pub(crate) notes: Vec<(String, String)>,
-}
-
-/// A policy in few bytes. Almost all policies of a large cluster select nothing on this node.
-#[derive(Debug)]
-struct Entry {
-    rules: PackedRules,
-    /// Infinite if there is none.
-    order: f64,
-    /// What few policies have.
-    extra: Option<Box<Extra>>,
-    /// Which endpoints, namespace included.
-    selector: SelectorId,
-    tier: TierName,
-    flavour: Flavour,
-    everywhere: bool,
-    staged: bool,
-}
-
-/// The name of a tier, in the names of tiers that policies have.
-type TierName = u32;
-
-#[derive(Debug, Default)]
-struct Extra {
-    notes: Vec<(String, String)>,
-    active: Option<Active>,
-    problems: Vec<Problem>,
-}
-
-impl Entry {
-    fn active(&self) -> Option<&Active> {
-        self.extra.as_ref()?.active.as_ref()
-    }
-
-    fn notes(&self) -> &[(String, String)] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.notes)
-    }
-
-    fn problems(&self) -> &[Problem] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.problems)
-    }
-
-    fn set_extra(&mut self, extra: Extra) {
-        let is_empty = extra.notes.is_empty() && extra.active.is_none() && extra.problems.is_empty();
-        self.extra = (!is_empty).then(|| Box::new(extra));
-    }
-
-    /// Whether it says what `policy` says, but for the tier and the order.
-    fn has_same_rules(&self, policy: &Policy) -> bool {
-        self.rules == policy.rules
-            && (self.flavour, self.everywhere, self.staged)
-                == (policy.flavour, policy.everywhere, policy.staged)
-            && self.notes() == policy.notes
-    }
-}
-
-fn order_of(policy: &Policy) -> f64 {
-    policy.order.unwrap_or(f64::INFINITY)
-}
-
-#[derive(Debug)]
-struct Active {
-    /// Shared by all that is put out about the policy, as is the next one.
-    key: PolicyKey,
-    /// The canonical text of the selector.
-    selector: Arc<str>,
-    /// Until they are put out.
-    rules: Option<Arc<PolicyRules>>,
-    sets: Box<[SetId]>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Tier {
@@ -500,14 +382,4 @@ impl Policies {
         // Only now, so that a set that stays in use never lacks a user.
         old.iter().flat_map(|a| &*a.sets).for_each(|id| sets.release(id));
     }
-}
-
-/// Whether a policy says anything to an endpoint of this node. Workloads know normal traffic only.
-fn is_needed(selectors: &SharedSelectors, entry: &Entry) -> bool {
-    entry.everywhere
-        || if entry.flavour.is_in(TierKind::Normal) {
-            selectors.is_matched(entry.selector)
-        } else {
-            selectors.is_matched_by_host(entry.selector)
-        }
 }
