@@ -13,22 +13,12 @@ use std::time::{Duration, Instant};
 
 use common::{Test, sh, wait_for};
 use tables::{
-    Case, LEGACY_V4, LEGACY_V6, NFT_V4, NFT_V6, POLICY, add_foreign_rules, chain, enforce, hooks, ids_of,
-    matrix, want_nothing, want_policy,
+    Case, LEGACY_V4, LEGACY_V6, NFT_V4, NFT_V6, POLICY, Watched, add_foreign_rules, chain, enforce, hooks,
+    ids_of, matrix, nft, want_nothing, want_policy,
 };
 use tortie_dataplane::iptables::{IptablesTable, Options, RuleWatch, Tools};
 use tortie_dataplane::reconcile::{Driver, Report};
 use tortie_rules::render::{InsertMode, Table, TableChange};
-
-/// One test for each IP version of the nft back end.
-macro_rules! nft {
-    ($($name:ident),+ $(,)?) => {
-        vec![$(
-            Test::new(concat!("nft_v4::", stringify!($name)), &[], || NFT_V4.run($name)),
-            Test::new(concat!("nft_v6::", stringify!($name)), &[], || NFT_V6.run($name)),
-        )+]
-    };
-}
 
 fn main() -> ExitCode {
     let mut tests = matrix![
@@ -48,34 +38,6 @@ fn main() -> ExitCode {
         LEGACY_V4.run(a_lock_that_is_let_go_is_waited_for)
     }));
     common::run(tests)
-}
-
-/// A driver that is told what others do.
-struct Watched {
-    driver: IptablesTable,
-    watch: RuleWatch,
-}
-
-impl Watched {
-    /// With the policy programmed, and nothing heard since.
-    fn programmed(case: Case) -> Self {
-        let tools = case.tools();
-        let mut watch = RuleWatch::open(tools.writers.clone()).unwrap();
-        let mut driver = IptablesTable::new(case.version, Table::Filter, tools, Options::default());
-        want_policy(&mut driver);
-        driver.observe().unwrap();
-        enforce(&mut driver);
-        watch.poll();
-        Self { driver, watch }
-    }
-
-    /// What was heard of the table, and what it took to mend it.
-    fn mend(&mut self, case: Case) -> Option<Report> {
-        let touch = self.watch.poll().remove(&(case.version, Table::Filter))?;
-        self.driver.touch(touch);
-        self.driver.observe_touched().unwrap();
-        Some(enforce(&mut self.driver))
-    }
 }
 
 /// Prints durations; for a person to read, nothing depends on them.

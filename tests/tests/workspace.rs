@@ -151,6 +151,25 @@ fn pure_crates_need_nothing_that_does_io() {
     assert!(found.keys().any(|id| IMPURE.contains(&metadata[*id].name.as_str())));
 }
 
+/// Crates that wrap a C library or another's program: for tests, as independent readers and as the foreign tool.
+const FOREIGN: [&str; 4] = ["nftnl", "mnl", "ipset", "iptables"];
+
+#[test]
+fn programs_are_built_without_the_c_libraries_that_tests_read_with() {
+    let metadata = metadata();
+    let ours = ours(&metadata);
+    for package in ours.values() {
+        let found = needed(&metadata, &package.id);
+        for id in found.keys() {
+            let needs = metadata[*id].name.as_str();
+            assert!(!FOREIGN.contains(&needs), "{} needs {}", package.name, way(&metadata, &found, id));
+        }
+    }
+    // They are there to be kept out.
+    let known: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    assert!(FOREIGN.iter().all(|name| known.contains(name)), "{known:?}");
+}
+
 /// A manifest as written.
 fn manifest(package: &Package) -> String {
     fs::read_to_string(&package.manifest_path).expect("cargo has just read it")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tortie_api::net::IpVersion;
 use tortie_dataplane::feature::{Backend, detect_features};
-use tortie_dataplane::iptables::{IptablesTable, Options, Tools};
+use tortie_dataplane::iptables::{IptablesTable, Options, RuleWatch, Tools};
 use tortie_dataplane::reconcile::{Driver, Phase, Report};
 use tortie_rules::render::{
     InsertMode, RenderedChain, RenderedHook, RenderedRule, RuleId, Table, TableChange,
@@ -36,6 +36,16 @@ macro_rules! matrix {
         vec![$(
             Test::new(concat!("legacy_v4::", stringify!($name)), &[], || LEGACY_V4.run($name)),
             Test::new(concat!("legacy_v6::", stringify!($name)), &[], || LEGACY_V6.run($name)),
+            Test::new(concat!("nft_v4::", stringify!($name)), &[], || NFT_V4.run($name)),
+            Test::new(concat!("nft_v6::", stringify!($name)), &[], || NFT_V6.run($name)),
+        )+]
+    };
+}
+
+/// One test for each IP version of the nft back end.
+macro_rules! nft {
+    ($($name:ident),+ $(,)?) => {
+        vec![$(
             Test::new(concat!("nft_v4::", stringify!($name)), &[], || NFT_V4.run($name)),
             Test::new(concat!("nft_v6::", stringify!($name)), &[], || NFT_V6.run($name)),
         )+]
@@ -121,6 +131,34 @@ impl Case {
         assert_eq!((forward.first(), forward.last()), (top.first(), end.first()), "{forward:?}");
         assert_eq!(forward.iter().filter(|id| *id != "-").count(), 2, "{forward:?}");
         assert_eq!(self.ids(Table::Filter, "INPUT")[0], ids_of("INPUT", &["-j cali-INPUT"])[0]);
+    }
+}
+
+/// A driver that is told what others do.
+pub(crate) struct Watched {
+    pub(crate) driver: IptablesTable,
+    pub(crate) watch: RuleWatch,
+}
+
+impl Watched {
+    /// With the policy programmed, and nothing heard since.
+    pub(crate) fn programmed(case: Case) -> Self {
+        let tools = case.tools();
+        let mut watch = RuleWatch::open(tools.writers.clone()).unwrap();
+        let mut driver = IptablesTable::new(case.version, Table::Filter, tools, Options::default());
+        want_policy(&mut driver);
+        driver.observe().unwrap();
+        enforce(&mut driver);
+        watch.poll();
+        Self { driver, watch }
+    }
+
+    /// What was heard of the table, and what it took to mend it.
+    pub(crate) fn mend(&mut self, case: Case) -> Option<Report> {
+        let touch = self.watch.poll().remove(&(case.version, Table::Filter))?;
+        self.driver.touch(touch);
+        self.driver.observe_touched().unwrap();
+        Some(enforce(&mut self.driver))
     }
 }
 
@@ -212,4 +250,5 @@ pub(crate) fn is_closed(case: Case, table: Table, chain: &str) -> bool {
     rules.len() == 1 && rules[0].contains("closed") && rules[0].ends_with("-j DROP")
 }
 
-pub(crate) use matrix;
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub(crate) use {matrix, nft};
