@@ -67,6 +67,12 @@ pub struct Settings {
     pub health_host: String,
     /// `HealthPort`
     pub health_port: u16,
+    /// `PrometheusMetricsEnabled`
+    pub metrics_enabled: bool,
+    /// `PrometheusMetricsHost`; empty for all addresses of the node.
+    pub metrics_host: String,
+    /// `PrometheusMetricsPort`
+    pub metrics_port: u16,
     /// `LogSeverityScreen`, as a tracing level.
     pub log_level: tracing::Level,
     /// What becomes a part of `compile` together with others.
@@ -96,6 +102,9 @@ impl Default for Settings {
             health_enabled: true,
             health_host: "localhost".to_owned(),
             health_port: 9099,
+            metrics_enabled: false,
+            metrics_host: String::new(),
+            metrics_port: 9091,
             log_level: tracing::Level::INFO,
             derived: Derived::default(),
         }
@@ -144,6 +153,17 @@ impl Settings {
             problems.push(SettingProblem { source, name, message });
         }
         (settings, problems)
+    }
+
+    /// Where health is served, if it is.
+    pub fn health_address(&self) -> Option<(String, u16)> {
+        self.health_enabled.then(|| (self.health_host.clone(), self.health_port))
+    }
+
+    /// Where metrics are served, if they are. Who asks for TLS gets none without it.
+    pub fn metrics_address(&self) -> Option<(String, u16)> {
+        let is_served = self.metrics_enabled && self.derived.metrics_tls.is_empty();
+        is_served.then(|| (self.metrics_host.clone(), self.metrics_port))
     }
 
     /// Keeps what the layer had before in the place of a value that is not understood.

@@ -366,10 +366,7 @@ impl<'a> Engine<'a> {
             self.published = published;
         }
         if changed > 0 {
-            self.context.shared.update(|s| {
-                s.applies += 1;
-                s.last_apply = report.as_status(took);
-            });
+            self.context.shared.applied(report.as_status(took));
             tracing::debug!(changed, calls = report.done.calls, micros = took.as_micros(), "applied");
         }
         self.published.is_applied

@@ -1,9 +1,11 @@
-//! The agent's edge: the unix socket and the health endpoints, on a thread with an async runtime of its own.
+//! The agent's edge: the unix socket, health and metrics, on a thread with an async runtime of its own.
 //!
 //! Nothing here can hold up the engine. What fails here (a port that is taken, a broken client) is logged and
 //! tried again; enforcement does not depend on it.
 
 mod health;
+mod http;
+mod metrics;
 mod socket;
 
 use std::path::Path;
@@ -38,7 +40,8 @@ pub(crate) fn start(edge: Edge, path: &Path) -> anyhow::Result<()> {
         .name("edge".to_owned())
         .spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(health::serve(edge.clone()));
+                tokio::spawn(http::serve(edge.clone(), &health::SERVICE));
+                tokio::spawn(http::serve(edge.clone(), &metrics::SERVICE));
                 socket::serve(edge, listener).await;
             });
         })

@@ -1,9 +1,11 @@
 //! What the engine knows of itself, for those who ask from other threads.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tortie_api::control::{Area, Status, StatusProblem};
+use prometheus::{Histogram, HistogramOpts};
+use tortie_api::control::{Apply, Area, Status, StatusProblem};
 use tortie_dataplane::reconcile;
 use tortie_rules::graph::model;
 
@@ -21,8 +23,22 @@ struct Inner {
     settings: Settings,
     setting_problems: Vec<StatusProblem>,
     other_problems: Vec<StatusProblem>,
+    /// What cannot be served, by its name.
+    unserved: BTreeMap<&'static str, StatusProblem>,
     /// Since when the engine has not asked for inputs; `None` while it waits for them.
     busy_since: Option<Instant>,
+    /// How long passes took that changed something, in milliseconds.
+    apply_times: Histogram,
+}
+
+/// Bounds of the histogram of apply times, in milliseconds: from one set's member to all of a large node's rules.
+const APPLY_MILLIS: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0];
+
+fn apply_times() -> Histogram {
+    let help = "Time of a pass that changed the kernel, in milliseconds.";
+    let options = HistogramOpts::new("tortie_apply_milliseconds", help).buckets(APPLY_MILLIS.to_vec());
+    Histogram::with_opts(options).expect("the name is one, and the bounds rise")
 }
 
 impl Shared {
@@ -33,7 +49,9 @@ impl Shared {
             settings,
             setting_problems: Vec::new(),
             other_problems: Vec::new(),
+            unserved: BTreeMap::new(),
             busy_since: None,
+            apply_times: apply_times(),
         };
         Self { inner: Mutex::new(inner) }
     }
@@ -41,6 +59,19 @@ impl Shared {
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.lock().status);
+    }
+
+    /// Notes a pass that changed something.
+    pub(crate) fn applied(&self, apply: Apply) {
+        let mut inner = self.lock();
+        inner.apply_times.observe(apply.millis);
+        inner.status.applies += 1;
+        inner.status.last_apply = apply;
+    }
+
+    /// How long passes took that changed something.
+    pub(crate) fn apply_times(&self) -> Histogram {
+        self.lock().apply_times.clone()
     }
 
     /// Looks at the status; its list of problems is not filled in.
@@ -86,6 +117,21 @@ impl Shared {
         inner.setting_problems = problems.iter().map(problem).collect();
     }
 
+    /// Notes that something is not served, and which setting says where it should be; `None` when it is served.
+    pub(crate) fn set_unserved(&self, what: &'static str, why: Option<(&str, String)>) {
+        let mut inner = self.lock();
+        match why {
+            Some((setting, why)) => {
+                let message = format!("{setting}: {why}");
+                let problem = StatusProblem { area: Area::Setting, object: "this node".to_owned(), message };
+                inner.unserved.insert(what, problem);
+            }
+            None => {
+                inner.unserved.remove(what);
+            }
+        }
+    }
+
     /// Notes what cannot be programmed and what cannot be followed.
     pub(crate) fn set_problems(&self, kernel: &[reconcile::Problem], policy: &[model::Problem]) {
         let kernel = kernel.iter().map(|p| StatusProblem {
@@ -110,8 +156,8 @@ impl Shared {
             object: p.file.as_ref().map_or_else(String::new, |f| f.display().to_string()),
             message: p.to_string(),
         });
-        let known = inner.setting_problems.iter().chain(&inner.other_problems).cloned();
-        status.problems = datastore.chain(known).collect();
+        let known = inner.setting_problems.iter().chain(&inner.other_problems).chain(inner.unserved.values());
+        status.problems = datastore.chain(known.cloned()).collect();
         status.problems.sort();
         status
     }

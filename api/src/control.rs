@@ -84,6 +84,10 @@ pub struct Status {
 pub struct Counters {
     /// Runs of `iptables-restore`, those that failed too.
     pub restores: u64,
+    /// Those that failed.
+    pub restore_errors: u64,
+    /// IP sets kept in the kernel, of IPv4 and of IPv6.
+    pub ip_sets: [usize; 2],
     /// How often others have changed our tables, by what the kernel told (nft back end only).
     pub foreign_changes: u64,
     /// Kernel objects that are not as wanted now; what they guard is closed.

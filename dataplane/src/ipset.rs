@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
+use tortie_api::net::IpVersion;
+
 use crate::netlink::NetlinkError;
 use crate::reconcile::{Driver, DriverError, Phase, Plan, Problem, Report};
 
@@ -70,6 +72,8 @@ pub struct IpSets {
     dirty: BTreeSet<String>,
     /// Sets in the kernel that are not wanted.
     doomed: BTreeSet<String>,
+    /// How many are wanted, by family.
+    counts: BTreeMap<IpVersion, usize>,
     observed: bool,
 }
 
@@ -87,6 +91,7 @@ impl IpSets {
             sets: BTreeMap::new(),
             dirty: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            counts: BTreeMap::new(),
             observed: false,
         }
     }
@@ -105,7 +110,10 @@ impl IpSets {
         }
         let name = spec.name.clone();
         let set = self.sets.entry(name.clone()).or_insert_with(|| Set::new(Actual::Absent));
+        let before = set.family();
+        *self.counts.entry(spec.family).or_default() += 1;
         set.want(spec, &mut members.into_iter());
+        self.discount(before);
         self.doomed.remove(&name);
         self.dirty.insert(name);
         Ok(())
@@ -133,9 +141,22 @@ impl IpSets {
     pub fn unwant(&mut self, name: &str) {
         self.dirty.remove(name);
         if let Some(set) = self.sets.get_mut(name) {
+            let before = set.family();
             set.unwant();
+            self.discount(before);
             self.settle(name);
         }
+    }
+
+    fn discount(&mut self, family: Option<IpVersion>) {
+        if let Some(count) = family.and_then(|family| self.counts.get_mut(&family)) {
+            *count -= 1;
+        }
+    }
+
+    /// How many sets of a family are wanted.
+    pub fn count(&self, family: IpVersion) -> usize {
+        self.counts.get(&family).copied().unwrap_or_default()
     }
 
     /// Whether the kernel has this set with exactly the wanted members, as far as is known.

@@ -1,5 +1,6 @@
 //! Settings that become options of the compiler together with others.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use tortie_rules::compile::config::{LogLimit, MarkError, OpenStack};
@@ -36,6 +37,8 @@ pub(super) struct Derived {
     pub(super) metadata_address: Option<Ipv4Addr>,
     /// `MetadataPort`
     pub(super) metadata_port: u16,
+    /// Which of the `PrometheusMetrics…` settings ask for TLS.
+    pub(super) metrics_tls: BTreeSet<&'static str>,
 }
 
 impl Default for Derived {
@@ -51,6 +54,7 @@ impl Default for Derived {
             cluster_type: String::new(),
             metadata_address: Some(METADATA_ADDRESS),
             metadata_port: METADATA_PORT,
+            metrics_tls: BTreeSet::new(),
         }
     }
 }

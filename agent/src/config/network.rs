@@ -107,12 +107,35 @@ pub(super) fn device_name(value: &str) -> Result<String, String> {
     if is_interface_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is no interface name")) }
 }
 
+/// Whether clients have to show certificates, by `PrometheusMetricsClientAuth`.
+pub(super) const CLIENT_AUTH: &[(&str, bool)] = &[
+    ("NoClientCert", false),
+    ("RequireAndVerifyClientCert", true),
+    ("RequireAnyClientCert", true),
+    ("VerifyClientCertIfGiven", true),
+];
+
+/// Notes whether a setting, by its lower-case name, asks for TLS.
+#[allow(clippy::unnecessary_wraps, reason = "a setting like the others")]
+pub(super) fn metrics_tls(s: &mut Settings, name: &'static str, is_wanted: bool) -> Result<(), String> {
+    if is_wanted {
+        s.derived.metrics_tls.insert(name);
+    } else {
+        s.derived.metrics_tls.remove(name);
+    }
+    Ok(())
+}
+
 /// What of a setting that was understood is not followed to the letter in this release.
 pub(super) fn shortcoming(s: &Settings, name: &str) -> Option<&'static str> {
     let (derived, compile) = (&s.derived, &s.compile);
     let flows = "rules that tell of decisions are made; nothing reports them in this release";
     let wireguard = "rules that let WireGuard through are made; its devices are not in this release";
-    match name.to_ascii_lowercase().as_str() {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        _ if derived.metrics_tls.contains(name.as_str()) => {
+            Some("TLS is not in this release: no metrics are served")
+        }
         "flowlogslocalreporter" => derived.has_flow_reporter.then_some(flows),
         "flowlogsgoldmaneserver" => derived.has_flow_server.then_some(flows),
         "wireguardenabled" => compile.wireguard_v4.is_enabled.then_some(wireguard),

@@ -118,6 +118,19 @@ const PARAMS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("nftablesmode", nftables_mode),
+    ("prometheusmetricscafile", |s, v| network::metrics_tls(s, "prometheusmetricscafile", !is_none(v))),
+    ("prometheusmetricscertfile", |s, v| network::metrics_tls(s, "prometheusmetricscertfile", !is_none(v))),
+    ("prometheusmetricsclientauth", |s, v| {
+        let is_wanted = one_of(v, network::CLIENT_AUTH)?;
+        network::metrics_tls(s, "prometheusmetricsclientauth", is_wanted)
+    }),
+    ("prometheusmetricsenabled", |s, v| put(&mut s.metrics_enabled, boolean(v))),
+    ("prometheusmetricshost", |s, v| {
+        none_as_empty(v).clone_into(&mut s.metrics_host);
+        Ok(())
+    }),
+    ("prometheusmetricskeyfile", |s, v| network::metrics_tls(s, "prometheusmetricskeyfile", !is_none(v))),
+    ("prometheusmetricsport", |s, v| put(&mut s.metrics_port, parse(v, "a port"))),
     ("removeexternalroutes", |s, v| put(&mut s.remove_external_routes, boolean(v))),
     ("routerefreshinterval", |s, v| put(&mut s.route_refresh, duration(v, SECOND))),
     ("routesyncdisabled", |s, v| put(&mut s.route_sync_disabled, boolean(v))),

@@ -232,3 +232,32 @@ fn flow_logs_make_rules_and_say_that_nobody_listens() {
     let (settings, problems) = Settings::resolve([&layer("x", &[("FlowLogsGoldmaneServer", "none")])]);
     assert_eq!((settings.compile.flow_logs, problems), (false, Vec::new()));
 }
+
+#[test]
+fn metrics_are_served_where_felix_serves_them_and_only_when_asked_for() {
+    assert_eq!(Settings::default().metrics_address(), None);
+    let on = layer("low", &[("prometheusMetricsEnabled", "true")]);
+    let (settings, problems) = Settings::resolve([&on]);
+    assert_eq!((settings.metrics_address(), problems), (Some((String::new(), 9091)), Vec::new()));
+    let high = layer("high", &[("PrometheusMetricsHost", "127.0.0.1"), ("PrometheusMetricsPort", "70000")]);
+    let (settings, problems) = Settings::resolve([&on, &high]);
+    assert_eq!(settings.metrics_address(), Some(("127.0.0.1".to_owned(), 9091)));
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["high: PrometheusMetricsPort: \"70000\" is not a port"]);
+}
+
+#[test]
+fn who_asks_for_metrics_over_tls_gets_none_without_it() {
+    let on = layer("low", &[("prometheusMetricsEnabled", "true"), ("prometheusMetricsCertFile", "/c.pem")]);
+    let (settings, problems) = Settings::resolve([&on]);
+    assert_eq!(settings.metrics_address(), None);
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["low: prometheusMetricsCertFile: TLS is not in this release: no metrics are served"]);
+    let values = [("PrometheusMetricsCertFile", "none"), ("PrometheusMetricsClientAuth", "NoClientCert")];
+    let (settings, problems) = Settings::resolve([&on, &layer("high", &values)]);
+    assert!(settings.metrics_address().is_some());
+    assert_eq!(problems.len(), 1, "of the lower layer: {problems:?}");
+    let auth =
+        [("PrometheusMetricsClientAuth", "RequireAnyClientCert"), ("PrometheusMetricsEnabled", "true")];
+    assert_eq!(Settings::resolve([&layer("x", &auth)]).0.metrics_address(), None);
+}

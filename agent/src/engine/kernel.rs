@@ -360,6 +360,8 @@ impl Kernel {
     pub(super) fn counters(&self, problems: usize) -> Counters {
         Counters {
             restores: self.writers.count() as u64,
+            restore_errors: self.writers.failures() as u64,
+            ip_sets: IpVersion::BOTH.map(|version| self.sets.driver.count(version)),
             foreign_changes: self.foreign_changes,
             quarantined: problems as u64,
         }

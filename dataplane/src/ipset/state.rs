@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tortie_api::net::IpVersion;
+
 use super::codec::Listing;
 use super::member::{Fit, Member, MemberSet, SetSpec, SetType, fit, halves};
 
@@ -154,6 +156,11 @@ impl Set {
             refused: BTreeMap::new(),
             busy: 0,
         }
+    }
+
+    /// The family of the wanted set.
+    pub(super) fn family(&self) -> Option<IpVersion> {
+        self.wanted.as_ref().map(|wanted| wanted.spec.family)
     }
 
     /// Wants exactly these members.

@@ -156,6 +156,10 @@ impl Tools {
 
     /// Hands a transaction to the kernel.
     pub(super) fn restore(&self, text: &str, options: &Options) -> Result<(), RestoreError> {
+        self.try_restore(text, options).inspect_err(|_| self.writers.failed())
+    }
+
+    fn try_restore(&self, text: &str, options: &Options) -> Result<(), RestoreError> {
         let args = self.restore_args(options);
         let job = Job {
             program: &self.restore,

@@ -56,6 +56,7 @@ pub struct Writers(Arc<Mutex<Ids>>);
 #[derive(Debug, Default)]
 struct Ids {
     count: usize,
+    failures: usize,
     running: BTreeSet<u32>,
     /// They have ended, and what they did may not have been heard of yet.
     ended: BTreeSet<u32>,
@@ -65,6 +66,16 @@ impl Writers {
     /// How many have been started so far.
     pub fn count(&self) -> usize {
         self.lock().count
+    }
+
+    /// How many of them have failed.
+    pub fn failures(&self) -> usize {
+        self.lock().failures
+    }
+
+    /// A program did not do what it was told, or did not even start.
+    pub(super) fn failed(&self) {
+        self.lock().failures += 1;
     }
 
     /// A program was started and has not got its input yet.
