@@ -11,6 +11,7 @@
 //! | [`faults`] | what Felix does wrong |
 //! | [`refused`] | what the kernel does not take |
 //! | [`health`] | readiness and liveness |
+//! | [`metrics`] | what Prometheus is told |
 //! | [`hosts`] | host endpoints and interfaces |
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
@@ -24,6 +25,7 @@ mod flows;
 mod health;
 mod hosts;
 mod lifecycle;
+mod metrics;
 mod pods;
 mod refused;
 mod scene;
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         health::trials(),
         hosts::trials(),
         lifecycle::trials(),
+        metrics::trials(),
         pods::trials(),
         refused::trials(),
         settings::trials(),

@@ -192,7 +192,7 @@ fn growing_set(backend: Backend) -> Outcome {
 
 /// Puts a program before the real `iptables-BACKEND-restore` that fails when a shell condition on its input, the
 /// file `$input`, holds.
-fn doctor_restore(scene: &mut Scene, backend: Backend, condition: &str) -> Outcome {
+pub(crate) fn doctor_restore(scene: &mut Scene, backend: Backend, condition: &str) -> Outcome {
     let name = format!("iptables-{}-restore", backend.name());
     let folder = scene.lab.dir().join("bin");
     fs::create_dir_all(&folder)?;

@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A `FelixConfiguration`; its settings as YAML writes them between braces.
-fn felix(name: &str, settings: &str) -> String {
+pub(crate) fn felix(name: &str, settings: &str) -> String {
     format!(
         "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{settings}}}\n"
     )
