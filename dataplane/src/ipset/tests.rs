@@ -35,6 +35,26 @@ fn difference(set: &Set) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
+fn wanted_sets_are_counted_by_family() {
+    let mut sets = IpSets::new();
+    let counts = |sets: &IpSets| IpVersion::BOTH.map(|family| sets.count(family));
+    let named = |name: &str, family| SetSpec { name: name.to_owned(), ..spec(SetType::HashNet, family) };
+    for (name, family) in [("cali40a", IpVersion::V4), ("cali40b", IpVersion::V4), ("cali60a", IpVersion::V6)]
+    {
+        sets.set_wanted(named(name, family), []).unwrap();
+    }
+    assert_eq!(counts(&sets), [2, 1]);
+    sets.set_wanted(named("cali40a", IpVersion::V4), [net("10.0.0.0/8")]).unwrap();
+    assert_eq!(counts(&sets), [2, 1], "wanted anew");
+    sets.set_wanted(named("cali40b", IpVersion::V6), []).unwrap();
+    assert_eq!(counts(&sets), [1, 2], "of the other family");
+    sets.unwant("cali40a");
+    sets.unwant("cali40a");
+    sets.unwant("cali40nobody");
+    assert_eq!(counts(&sets), [0, 2]);
+}
+
+#[test]
 fn members_print_as_ipset_prints_them() {
     let port = |protocol| Member::AddrPort { addr: "fd00::1".parse().unwrap(), protocol, port: 53 };
     assert_eq!(net("10.65.0.2/32").to_string(), "10.65.0.2");
