@@ -1,6 +1,11 @@
 //! A small HTTP server at the address that the settings name; when that changes, at the new one.
+//!
+//! It may be open to a network. Who holds connections open and says nothing costs a bounded number of file descriptors, as
+//! the engine needs some too, and holds up others for a bounded time.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -9,9 +14,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use super::{Edge, REBIND};
 use crate::config::Settings;
+
+/// How many connections are served at a time; the next wait in the kernel.
+const CONNECTIONS: usize = 32;
+
+/// How long a connection lasts. It is for one request.
+const CONNECTION: Duration = Duration::from_secs(5);
 
 /// What an answer is made of.
 pub(super) struct Answer {
@@ -83,14 +95,23 @@ async fn bind(host: &str, port: u16) -> std::io::Result<TcpListener> {
 
 /// Serves until the settings name another address.
 async fn accept(edge: &Edge, service: &'static Service, listener: &TcpListener, address: &(String, u16)) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let accepted = tokio::time::timeout(REBIND, listener.accept()).await;
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        let accepted = tokio::time::timeout(REBIND, next).await;
         if (service.address)(&edge.shared.settings()).as_ref() != Some(address) {
             return;
         }
         match accepted {
-            Ok(Ok((stream, _))) => {
-                tokio::spawn(answer(edge.clone(), service, stream));
+            Ok(Ok((stream, place))) => {
+                let answer = tokio::time::timeout(CONNECTION, answer(edge.clone(), service, stream));
+                tokio::spawn(async move {
+                    let _ = answer.await;
+                    drop(place);
+                });
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "{}", service.name);
@@ -101,7 +122,7 @@ async fn accept(edge: &Edge, service: &'static Service, listener: &TcpListener, 
     }
 }
 
-/// Answers the requests of a connection.
+/// Answers the request of a connection.
 async fn answer(edge: Edge, service: &'static Service, stream: TcpStream) {
     let respond = service_fn(move |request: Request<Incoming>| {
         let edge = edge.clone();
@@ -114,8 +135,8 @@ async fn answer(edge: Edge, service: &'static Service, stream: TcpStream) {
             Ok::<_, Infallible>(response(answer.unwrap_or_else(failed)))
         }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), respond);
+    let mut server = hyper::server::conn::http1::Builder::new();
+    let connection = server.keep_alive(false).serve_connection(TokioIo::new(stream), respond);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "{} client", service.name);
     }

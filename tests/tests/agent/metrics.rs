@@ -1,7 +1,7 @@
 //! What Prometheus is told, asked for with `curl` on the node.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use libtest_mimic::{Failed, Trial};
 use tortie_api::control::Area;
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             ("a_port_in_use_is_named_in_status_and_is_served_once_it_is_free", port_in_use),
             ("a_port_that_is_none_leaves_the_one_before_and_is_named_in_status", bad_port),
             ("who_asks_for_tls_gets_no_plain_metrics", tls),
+            ("clients_that_say_nothing_are_few_at_a_time_and_are_dropped", silent_clients),
         ],
     );
     trials.extend(crate::on_both(
@@ -209,4 +210,24 @@ fn tls() -> Outcome {
     scene.apply("felix.yaml", felix("default", &tls))?;
     eventually("nobody answers", || Ok(page(&scene, "127.0.0.1:9091")?.is_none().then_some(())))?;
     scene.expect_problem(Area::Setting, &["prometheusMetricsCertFile", "TLS is not in this release"])
+}
+
+fn silent_clients() -> Outcome {
+    let mut scene = shop::stocked(Backend::Nft)?;
+    scene.set_env(ENABLED, "true");
+    scene.start()?;
+    values_when(&scene, "metrics", |_| true)?;
+    let files = format!("/proc/{}/fd", scene.lab.agent(NODE)?.pid());
+    let open_files = || Ok::<_, Failed>(std::fs::read_dir(&files)?.count());
+    let before = open_files()?;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 9091));
+    let connect = || (0..100).map(|_| TcpStream::connect(at)).collect::<Result<Vec<_>, _>>();
+    let silent = scene.lab.node(NODE)?.netns().enter(connect)??;
+    eventually("some are served", || Ok((open_files()? > before + 16).then_some(())))?;
+    scene.apply("guard.yaml", allow_to("vault", "other"))?;
+    assert!(open_files()? < before + silent.len() / 2, "of a hundred only some are served at a time");
+    values_when(&scene, "they make room", |_| true)?;
+    drop(silent);
+    scene.apply("guard.yaml", allow_to("vault", "client"))?;
+    scene.expect(&SHOP)
 }
