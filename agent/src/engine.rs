@@ -181,6 +181,8 @@ struct Published {
     counts: (usize, usize, usize),
     pending: Vec<String>,
     kernel: Vec<tortie_dataplane::reconcile::Problem>,
+    /// Of the kernel too, but without consequence for what is applied.
+    notes: Vec<tortie_dataplane::reconcile::Problem>,
     /// Of the graph, which stands for its problems.
     revision: Option<u64>,
 }
@@ -344,6 +346,7 @@ impl<'a> Engine<'a> {
             counts: self.graph.counts(),
             pending: self.kernel.pending_interfaces(),
             kernel,
+            notes: self.kernel.notes(),
             revision: Some(self.graph.revision()),
         };
         let changed = report.done.changed;
@@ -357,7 +360,8 @@ impl<'a> Engine<'a> {
                     problem.object = format!("{origin}: {}", problem.object);
                 }
             }
-            self.context.shared.set_problems(&published.kernel, &policy);
+            let kernel = published.kernel.iter().chain(&published.notes);
+            self.context.shared.set_problems(kernel, &policy);
             self.context.shared.update(|s| {
                 s.applied = published.is_applied;
                 (s.endpoints, s.policies, s.ip_sets) = published.counts;

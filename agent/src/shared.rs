@@ -133,8 +133,12 @@ impl Shared {
     }
 
     /// Notes what cannot be programmed and what cannot be followed.
-    pub(crate) fn set_problems(&self, kernel: &[reconcile::Problem], policy: &[model::Problem]) {
-        let kernel = kernel.iter().map(|p| StatusProblem {
+    pub(crate) fn set_problems<'a>(
+        &self,
+        kernel: impl Iterator<Item = &'a reconcile::Problem>,
+        policy: &[model::Problem],
+    ) {
+        let kernel = kernel.map(|p| StatusProblem {
             area: Area::Kernel,
             object: p.object.clone(),
             message: p.error.clone(),

@@ -1,8 +1,13 @@
 //! Kernel settings (`/proc/sys`) of workload interfaces and of the node.
 //!
-//! A setting is read first and written only when it differs. Some cannot be written without privileges, or
-//! are missing in a kernel without IPv6: that is logged once for each file and is no problem of the apply,
-//! because nothing that is secured depends on it.
+//! A setting is read first and written only when it differs. One that is missing belongs to a kernel without that part,
+//! or to an interface that has gone again: that is no problem. One that has the wanted value is none either, even where
+//! nobody may write it (`/proc/sys` is read-only in many a container).
+//!
+//! One that differs and cannot be set lets nothing through that policy denies: rules close, not settings. But some carry
+//! what policy allows. Where such a one is refused ([`Need::Traffic`]), it is a problem of the apply, which counts as
+//! not done; it is tried again after a while, as all failures are. The others ([`Need::Comfort`]) are
+//! [told](Sysctls::notes) and tried again when the settings are next read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,12 +15,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::reconcile::{Driver, DriverError, Phase, Plan, Report};
+use crate::reconcile::{Driver, DriverError, Phase, Plan, Problem, Report};
 
-/// Settings of a node that forwards: file below the root, and value.
-const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
-/// Byte counters of connections.
-const ACCOUNTING: (&str, &str) = ("net/netfilter/nf_conntrack_acct", "1");
+/// What depends on a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// Without it some traffic that policy allows does not get through.
+    Traffic,
+    /// Without it something is slower, not counted, or less well guarded by the kernel itself.
+    Comfort,
+}
+
+/// A setting that is wanted: file below the root, value, and what for.
+type Wanted = (String, String, Need);
 
 /// What a workload interface needs beyond the settings that all of them get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,10 +37,17 @@ pub struct InterfaceSettings {
 }
 
 /// A setting that differs from what is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Write {
-    path: PathBuf,
     value: String,
+    need: Need,
+}
+
+/// A setting that could not be read or written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    error: String,
+    need: Need,
 }
 
 /// The driver of the settings.
@@ -36,13 +55,15 @@ struct Write {
 pub struct Sysctls {
     root: PathBuf,
     is_forwarding: bool,
+    /// Whether IPv6 is to get through.
+    has_ipv6: bool,
     interfaces: BTreeMap<String, InterfaceSettings>,
     /// Interfaces whose settings have to be read; `None` stands for the node.
     unread: BTreeSet<Option<String>>,
     /// Settings that were read and differ.
-    writes: BTreeMap<PathBuf, String>,
-    /// Files that cannot be read or written: logged, not tried again.
-    failed: BTreeSet<PathBuf>,
+    writes: BTreeMap<PathBuf, Write>,
+    /// Files that could not be read or written when that was tried last.
+    failed: BTreeMap<PathBuf, Failure>,
 }
 
 impl Sysctls {
@@ -52,10 +73,11 @@ impl Sysctls {
         Self {
             root: root.into(),
             is_forwarding: true,
+            has_ipv6: true,
             interfaces: BTreeMap::new(),
             unread: BTreeSet::from([None]),
             writes: BTreeMap::new(),
-            failed: BTreeSet::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -64,6 +86,17 @@ impl Sysctls {
     pub fn with_forwarding(mut self, is_forwarding: bool) -> Self {
         self.is_forwarding = is_forwarding;
         self
+    }
+
+    /// Whether traffic of IPv6 depends on its settings; it does unless told otherwise. They are made all the same.
+    pub fn with_ipv6(mut self, has_ipv6: bool) -> Self {
+        self.has_ipv6 = has_ipv6;
+        self
+    }
+
+    /// What could not be set though it should, and holds up nobody.
+    pub fn notes(&self) -> Vec<Problem> {
+        self.failures(Need::Comfort)
     }
 
     /// A workload interface has appeared or come up. Its settings are looked at in the next apply, even when
@@ -86,7 +119,27 @@ impl Sysctls {
     }
 
     fn forget_failures(&mut self, name: &str) {
-        self.failed.retain(|path| !concerns(path, name));
+        self.failed.retain(|path, _| !concerns(path, name));
+    }
+
+    /// What could not be set, as an administrator names it.
+    fn failures(&self, need: Need) -> Vec<Problem> {
+        let failures = self.failed.iter().filter(|(_, failure)| failure.need == need);
+        failures
+            .map(|(path, failure)| Problem {
+                object: format!("sysctl {}", self.words(path)),
+                error: failure.error.clone(),
+            })
+            .collect()
+    }
+
+    /// `net/ipv4/conf/cali1/proxy_arp (interface cali1)`: with slashes, since an interface's name may have dots in it.
+    fn words(&self, path: &Path) -> String {
+        let name = path.strip_prefix(&self.root).unwrap_or(path).display();
+        match self.interfaces.keys().find(|interface| concerns(path, interface)) {
+            Some(interface) => format!("{name} (interface {interface})"),
+            None => name.to_string(),
+        }
     }
 
     /// Reads the settings that have not been read.
@@ -96,71 +149,87 @@ impl Sysctls {
                 None => self.wanted_of_node(),
                 Some(name) => self.wanted(name),
             };
-            for (path, value) in wanted {
-                self.read(Write { path, value });
+            for (file, value, need) in wanted {
+                self.read(self.root.join(file), Write { value, need });
             }
         }
     }
 
-    fn wanted_of_node(&self) -> Vec<(PathBuf, String)> {
-        let forwarding = FORWARDING.iter().filter(|_| self.is_forwarding);
-        forwarding
-            .chain([&ACCOUNTING])
-            .map(|(file, value)| (self.root.join(file), (*value).to_owned()))
-            .collect()
+    /// What IPv6 depends on, if it is to get through.
+    fn need_of_ipv6(&self) -> Need {
+        if self.has_ipv6 { Need::Traffic } else { Need::Comfort }
     }
 
-    fn wanted(&self, name: &str) -> Vec<(PathBuf, String)> {
+    fn wanted_of_node(&self) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        if self.is_forwarding {
+            wanted.push(("net/ipv4/ip_forward".to_owned(), "1".to_owned(), Need::Traffic));
+            let need = self.need_of_ipv6();
+            wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned(), need));
+        }
+        // Byte counters of connections.
+        wanted.push(("net/netfilter/nf_conntrack_acct".to_owned(), "1".to_owned(), Need::Comfort));
+        wanted
+    }
+
+    fn wanted(&self, name: &str) -> Vec<Wanted> {
         let Some(settings) = self.interfaces.get(name) else { return Vec::new() };
         let reverse_path_filter = if settings.source_spoofing {
-            Some("0".to_owned())
+            Some(("0".to_owned(), Need::Traffic))
         } else {
-            // What the administrator chose for new interfaces.
-            fs::read_to_string(self.root.join("net/ipv4/conf/default/rp_filter")).ok()
+            // What the administrator chose for new interfaces. Our own rules look at source addresses in any case.
+            let chosen = fs::read_to_string(self.root.join("net/ipv4/conf/default/rp_filter")).ok();
+            chosen.map(|value| (value.trim().to_owned(), Need::Comfort))
         };
+        let ipv6 = self.need_of_ipv6();
         let fixed = [
-            // DNAT to 127.0.0.0/8 reaches the node from workloads.
-            (format!("net/ipv4/conf/{name}/route_localnet"), "1"),
+            // DNAT to 127.0.0.0/8 reaches the node from workloads; few have any.
+            (format!("net/ipv4/conf/{name}/route_localnet"), "1", Need::Comfort),
             // Answer ARP at once.
-            (format!("net/ipv4/neigh/{name}/proxy_delay"), "0"),
+            (format!("net/ipv4/neigh/{name}/proxy_delay"), "0", Need::Comfort),
             // The node answers for every address: workloads have a /32 and a gateway that does not exist.
-            (format!("net/ipv4/conf/{name}/proxy_arp"), "1"),
-            (format!("net/ipv4/conf/{name}/forwarding"), "1"),
-            (format!("net/ipv6/conf/{name}/accept_ra"), "0"),
-            (format!("net/ipv6/conf/{name}/proxy_ndp"), "1"),
-            (format!("net/ipv6/conf/{name}/forwarding"), "1"),
+            (format!("net/ipv4/conf/{name}/proxy_arp"), "1", Need::Traffic),
+            (format!("net/ipv4/conf/{name}/forwarding"), "1", Need::Traffic),
+            // Where the interface forwards, the kernel heeds no advertisement anyway.
+            (format!("net/ipv6/conf/{name}/accept_ra"), "0", Need::Comfort),
+            (format!("net/ipv6/conf/{name}/proxy_ndp"), "1", ipv6),
+            (format!("net/ipv6/conf/{name}/forwarding"), "1", ipv6),
         ];
-        let mut wanted: Vec<(PathBuf, String)> =
-            fixed.into_iter().map(|(file, value)| (self.root.join(file), value.to_owned())).collect();
-        if let Some(value) = reverse_path_filter {
-            let path = self.root.join(format!("net/ipv4/conf/{name}/rp_filter"));
-            wanted.push((path, value.trim().to_owned()));
+        let mut wanted: Vec<Wanted> =
+            fixed.into_iter().map(|(file, value, need)| (file, value.to_owned(), need)).collect();
+        if let Some((value, need)) = reverse_path_filter {
+            wanted.push((format!("net/ipv4/conf/{name}/rp_filter"), value, need));
         }
         wanted
     }
 
-    fn read(&mut self, write: Write) {
-        self.writes.remove(&write.path);
-        if self.failed.contains(&write.path) {
-            return;
-        }
-        match fs::read_to_string(&write.path) {
-            Ok(present) if present.trim() == write.value => {}
-            Ok(_) => {
-                self.writes.insert(write.path, write.value);
+    fn read(&mut self, path: PathBuf, write: Write) {
+        self.writes.remove(&path);
+        match fs::read_to_string(&path) {
+            Ok(present) if present.trim() == write.value => {
+                self.failed.remove(&path);
             }
-            Err(error) => self.fail(write.path, "read", &error),
+            Ok(_) => {
+                self.writes.insert(path, write);
+            }
+            Err(error) => self.fail(path, "read", &write, &error),
         }
     }
 
-    /// A missing file is an interface that has gone again, or a kernel without that part.
-    fn fail(&mut self, path: PathBuf, what: &str, error: &io::Error) {
+    /// Notes a failure; one that stays is logged once.
+    fn fail(&mut self, path: PathBuf, verb: &str, write: &Write, error: &io::Error) {
+        // An interface that has gone again, or a kernel without that part.
         if error.kind() == io::ErrorKind::NotFound {
             tracing::debug!(path = %path.display(), "no such setting");
-        } else {
-            tracing::warn!(path = %path.display(), %error, "cannot {what} a kernel setting");
+            self.failed.remove(&path);
+            return;
         }
-        self.failed.insert(path);
+        let error = format!("cannot {verb} it, {:?} is wanted: {error}", write.value);
+        let failure = Failure { error, need: write.need };
+        if self.failed.get(&path) != Some(&failure) {
+            tracing::warn!(path = %path.display(), "{}", failure.error);
+            self.failed.insert(path, failure);
+        }
     }
 }
 
@@ -190,7 +259,8 @@ impl Driver for Sysctls {
             .iter()
             .map(|name| format!("check settings of {}", name.as_deref().unwrap_or("the node")))
             .collect();
-        lines.extend(self.writes.iter().map(|(path, value)| format!("{} = {value}", path.display())));
+        let writes = self.writes.iter();
+        lines.extend(writes.map(|(path, write)| format!("{} = {}", path.display(), write.value)));
         Box::new(SysctlPlan(lines))
     }
 
@@ -200,13 +270,17 @@ impl Driver for Sysctls {
             return report;
         }
         self.read_unread();
-        for (path, value) in std::mem::take(&mut self.writes) {
+        for (path, write) in std::mem::take(&mut self.writes) {
             report.calls += 1;
-            match fs::write(&path, &value) {
-                Ok(()) => report.changed += 1,
-                Err(error) => self.fail(path, "write", &error),
+            match fs::write(&path, &write.value) {
+                Ok(()) => {
+                    report.changed += 1;
+                    self.failed.remove(&path);
+                }
+                Err(error) => self.fail(path, "write", &write, &error),
             }
         }
+        report.problems = self.failures(Need::Traffic);
         report
     }
 }

@@ -17,8 +17,10 @@ fn main() -> ExitCode {
         settings_are_written_only_when_they_differ,
         the_reverse_path_filter_is_the_default_one_unless_spoofing_is_allowed,
         an_interface_that_has_gone_is_no_problem,
-        missing_files_are_no_problem_and_not_tried_again,
-        a_file_that_cannot_be_written_is_not_tried_again,
+        missing_files_are_no_problem,
+        a_refused_setting_that_traffic_needs_is_a_problem_until_it_is_right,
+        a_refused_setting_that_nothing_needs_is_a_note_and_tried_again_when_read,
+        settings_of_ipv6_are_notes_where_there_is_no_ipv6,
         the_plan_names_files_and_values,
         a_strange_interface_name_does_not_lead_out_of_the_folder,
     ])
@@ -118,7 +120,7 @@ fn read(root: &Path, file: &str) -> String {
     fs::read_to_string(root.join(file)).unwrap()
 }
 
-fn missing_files_are_no_problem_and_not_tried_again() {
+fn missing_files_are_no_problem() {
     let root = folder();
     let mut sysctls = Sysctls::new(root.path());
     sysctls.interface_up("cali1", InterfaceSettings::default());
@@ -126,19 +128,69 @@ fn missing_files_are_no_problem_and_not_tried_again() {
     assert_eq!(read(root.path(), "net/ipv4/conf/cali1/rp_filter"), "1");
     sysctls.observe().unwrap();
     assert!(sysctls.plan(Phase::Connect).is_empty());
+    assert_eq!(sysctls.notes(), []);
     assert!(!root.path().join("net/ipv6").exists(), "nothing is made");
 }
 
-fn a_file_that_cannot_be_written_is_not_tried_again() {
-    let root = folder();
-    // A folder in a file's place: reading fails for root too.
-    let path = root.path().join("net/ipv4/ip_forward");
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
+/// A folder in a file's place: reading fails for root too.
+fn block(root: &Path, file: &str) {
+    fs::remove_file(root.join(file)).unwrap();
+    fs::create_dir(root.join(file)).unwrap();
+}
+
+fn unblock(root: &Path, file: &str, value: &str) {
+    fs::remove_dir(root.join(file)).unwrap();
+    fs::write(root.join(file), value).unwrap();
+}
+
+fn a_refused_setting_that_traffic_needs_is_a_problem_until_it_is_right() {
+    let (root, file) = (folder(), "net/ipv4/conf/cali1/proxy_arp");
+    block(root.path(), file);
     let mut sysctls = Sysctls::new(root.path());
-    assert_eq!(apply(&mut sysctls).changed, 1, "the other one is written all the same");
+    sysctls.interface_up("cali1", InterfaceSettings::default());
+    let report = sysctls.apply(Phase::Connect);
+    assert_eq!(report.changed, 3, "the others are written all the same");
+    let [problem] = &report.problems[..] else { panic!("{report:?}") };
+    assert_eq!(problem.object, format!("sysctl {file} (interface cali1)"));
+    assert!(problem.error.contains("\"1\" is wanted: Is a directory"), "{problem}");
+    // It is told again and costs nothing until it is read again.
+    let again = sysctls.apply(Phase::Connect);
+    assert_eq!((again.calls, again.problems), (0, report.problems));
+    // Somebody else has set it.
+    unblock(root.path(), file, "1\n");
     sysctls.observe().unwrap();
     assert_eq!(apply(&mut sysctls), Report::default());
+    // Or the interface has gone.
+    block(root.path(), file);
+    sysctls.observe().unwrap();
+    assert_eq!(sysctls.apply(Phase::Connect).problems.len(), 1);
+    sysctls.interface_gone("cali1");
+    assert_eq!(apply(&mut sysctls), Report::default());
+}
+
+fn a_refused_setting_that_nothing_needs_is_a_note_and_tried_again_when_read() {
+    let (root, file) = (folder(), "net/netfilter/nf_conntrack_acct");
+    block(root.path(), file);
+    let mut sysctls = Sysctls::new(root.path());
+    assert_eq!(apply(&mut sysctls).changed, 1, "the other one is written all the same");
+    let notes = sysctls.notes();
+    assert_eq!((notes.len(), notes[0].object.as_str()), (1, "sysctl net/netfilter/nf_conntrack_acct"));
+    assert_eq!(apply(&mut sysctls), Report::default());
+    unblock(root.path(), file, "0\n");
+    sysctls.observe().unwrap();
+    assert_eq!(apply(&mut sysctls).changed, 1);
+    assert_eq!(sysctls.notes(), []);
+    assert_eq!(read(root.path(), file), "1");
+}
+
+fn settings_of_ipv6_are_notes_where_there_is_no_ipv6() {
+    for has_ipv6 in [true, false] {
+        let root = folder();
+        fs::create_dir_all(root.path().join("net/ipv6/conf/all/forwarding")).unwrap();
+        let mut sysctls = Sysctls::new(root.path()).with_ipv6(has_ipv6);
+        let problems = sysctls.apply(Phase::Connect).problems.len();
+        assert_eq!((problems, sysctls.notes().len()), if has_ipv6 { (1, 0) } else { (0, 1) });
+    }
 }
 
 fn the_plan_names_files_and_values() {

@@ -129,7 +129,8 @@ impl Kernel {
             options,
             sets: Steered::new(IpSets::new(), settings.ipsets_refresh, settings.ipsets_refresh),
             families,
-            sysctls: Steered::new(sysctls(settings), Duration::ZERO, Duration::ZERO),
+            // Like routes, they connect endpoints, and are refused or changed by others as those are.
+            sysctls: Steered::new(sysctls(settings), settings.route_refresh, settings.route_refresh),
             conntrack: Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO),
             links,
             rules,
@@ -386,6 +387,11 @@ impl Kernel {
         tables.chain(routes).chain(rest.into_iter().flatten()).chain(known).collect()
     }
 
+    /// What is not as it should be and yet cuts nothing that policy allows: the node is as ready as without it.
+    pub(super) fn notes(&self) -> Vec<Problem> {
+        self.sysctls.driver.notes()
+    }
+
     /// Interfaces of endpoints that are not there or not running.
     pub(super) fn pending_interfaces(&self) -> Vec<String> {
         let routes = self.families.iter().filter_map(|f| f.routes.as_ref());
@@ -397,12 +403,15 @@ impl Kernel {
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let tables =
             self.families.iter().flat_map(|f| f.tables.values()).filter_map(|t| t.next_deadline(now));
-        let routes = self.families.iter().filter_map(|f| f.routes.as_ref());
+        // What waits for rules to be in force is not due before: it would be due again and again.
+        let connected = self.families.iter().filter(|f| f.is_enforced());
+        let has_connected = connected.clone().next().is_some();
+        let routes = connected.filter_map(|f| f.routes.as_ref());
         let routes = routes.flat_map(|r| r.next_deadline(now).into_iter().chain(r.driver.next_deadline()));
         let rest = [
             self.sets.next_deadline(now),
-            self.sysctls.next_deadline(now),
-            self.conntrack.next_deadline(now),
+            self.sysctls.next_deadline(now).filter(|_| has_connected),
+            self.conntrack.next_deadline(now).filter(|_| has_connected),
             self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
             self.has_more_to_withdraw.then_some(now),
         ];
@@ -438,7 +447,9 @@ fn left_out_setting(name: &str, why: &impl std::fmt::Display) -> SettingProblem 
 }
 
 fn sysctls(settings: &Settings) -> Sysctls {
-    Sysctls::new("/proc/sys").with_forwarding(settings.ip_forwarding)
+    Sysctls::new("/proc/sys")
+        .with_forwarding(settings.ip_forwarding)
+        .with_ipv6(settings.compile.versions.contains(&IpVersion::V6))
 }
 
 fn kernel_type(set_type: classic::SetType) -> SetType {

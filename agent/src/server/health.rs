@@ -44,7 +44,8 @@ fn readiness(edge: &Edge) -> Answer {
         (!status.in_sync).then(|| "the datastore is not in sync".to_owned()),
         (status.in_sync && !status.applied).then(|| "the kernel does not hold everything".to_owned()),
     ];
-    let kernel = status.problems.iter().filter(|p| p.area == Area::Kernel);
+    // What holds up nothing is no reason; `tortiectl status` tells it.
+    let kernel = status.problems.iter().filter(|p| !status.applied && p.area == Area::Kernel);
     let details = kernel.map(|p| format!("{}: {}", p.object, p.message));
     let reasons: Vec<String> = reasons.into_iter().flatten().chain(details).collect();
     if reasons.is_empty() {
