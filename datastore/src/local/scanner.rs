@@ -353,14 +353,8 @@ impl Scanner {
             }
         };
         let has_content = !content.bytes.is_empty();
-        if matches!(sign, Sign::Writing | Sign::Created)
-            && !has_content
-            && before.is_some_and(|seen| seen.has_content)
-        {
-            // `command > file` empties the file at once and fills it later: what was there stays in force
-            // until the writer is done.
-            self.pending.note(path, Sign::Writing, now);
-            return None;
+        if !has_content && before.is_some_and(|seen| seen.has_content) {
+            return self.read_emptied(path, sign, now);
         }
         let digest = content.digest();
         let stamp = Some(content.stamp).filter(|stamp| stamp.is_settled(now_secs()));
@@ -370,6 +364,24 @@ impl Scanner {
         }
         let reading = document::read(&content.bytes);
         Some((path, Some(reading)))
+    }
+
+    /// A file that had content is empty. `command > file` empties it at once and fills it later, and leaves it so where
+    /// the disk is full: that takes no policy out of force. Who wants that removes the file.
+    fn read_emptied(
+        &mut self,
+        path: PathBuf,
+        sign: Sign,
+        now: Instant,
+    ) -> Option<(PathBuf, Option<Reading>)> {
+        if matches!(sign, Sign::Writing | Sign::Created) {
+            self.pending.note(path, Sign::Writing, now);
+            return None;
+        }
+        self.seen.insert(path.clone(), Seen { has_content: true, ..Seen::default() });
+        let message =
+            "the file is empty; what it held stays in force until it is filled or removed".to_owned();
+        Some((path, Some(Reading { documents: Vec::new(), faults: vec![Fault::of_file(message)] })))
     }
 
     fn read_missing(

@@ -80,9 +80,14 @@ fn an_emptied_file_that_is_being_written_keeps_what_it_said() {
     for minute in 0..60 {
         assert!(scanner.poll(start + Duration::from_secs(60 * minute), false, Vec::new()).is_empty());
     }
-    // A file that is empty when it is closed is empty.
+    // It is left empty: its disk is full.
     drop(file);
-    assert_eq!(shown(&scanner.poll(start + Duration::from_hours(1), false, Vec::new())), ["a.yaml: "]);
+    let readings = scanner.poll(start + Duration::from_hours(1), false, Vec::new());
+    let reading = readings[&PathBuf::from("a.yaml")].as_ref().unwrap();
+    assert_eq!((reading.documents.len(), reading.faults.len()), (0, 1), "what was there stays, and is told");
+    // Filled with the same, it is well again.
+    fs::write(&path, set("a")).unwrap();
+    assert_eq!(shown(&scanner.poll(start + Duration::from_hours(1), false, Vec::new())), ["a.yaml: a"]);
 }
 
 #[test]
