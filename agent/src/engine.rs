@@ -14,6 +14,7 @@
 mod family;
 mod feed;
 mod kernel;
+mod tenure;
 mod waiting;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -29,6 +30,7 @@ use tortie_rules::graph::{Graph, Options as GraphOptions};
 
 use self::feed::Feed;
 use self::kernel::Kernel;
+pub use self::tenure::Tenure;
 use self::waiting::Waiting;
 pub use self::waiting::{Answer, Ticket, ticket};
 use crate::config::{Layer, SettingProblem, Settings, from_resource};
@@ -60,6 +62,8 @@ enum End {
 
 /// What outlives a change of settings.
 pub struct Context {
+    /// Keeps agents on one socket, and their programs, apart; none where there can be no lock.
+    pub tenure: Option<Tenure>,
     /// This node.
     pub node: String,
     /// Where resources come from.
@@ -95,13 +99,17 @@ const START_OVER: Duration = Duration::from_secs(2);
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let mut waiting = Waiting::default();
     let mut known = FelixLayers::new(&context.node);
+    if tenure::begin(context, &mut waiting)? {
+        return Ok(());
+    }
     for generation in 1.. {
         let mut engine = match Engine::start(context, generation, &known) {
             Ok(engine) => engine,
             Err(error) if generation == 1 => return Err(error),
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "cannot start over; trying again");
-                context.shared.set_start_problem(&format!("{error:#}"));
+                let why = format!("the new settings cannot be brought in force yet: {error:#}");
+                context.shared.set_start_problem(&why);
                 if wait_for_stop(context, START_OVER, &mut waiting)? {
                     break;
                 }

@@ -22,7 +22,7 @@ use tortie_datastore::local::LocalStore;
 
 use crate::cli::{Args, DatastoreUrl};
 use crate::config::{Layer, Settings};
-use crate::engine::Input;
+use crate::engine::{Input, Tenure};
 use crate::mailbox::Mailbox;
 use crate::server::Edge;
 use crate::shared::Shared;
@@ -53,8 +53,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let edge = Edge { shared: shared.clone(), store: store.clone(), mailbox: mailbox.clone() };
     server::start(edge, &args.socket)?;
     tracing::info!(node = args.node, datastore = %args.datastore, version = env!("CARGO_PKG_VERSION"), "started");
-    let context =
-        engine::Context { node: args.node.clone(), store, local_layers: layers, shared, mailbox, inbox };
+    let tenure = Tenure::open(&args.socket)
+        .inspect_err(|error| tracing::warn!(%error, "cannot make the lock file beside the socket"))
+        .ok();
+    let node = args.node.clone();
+    let context = engine::Context { tenure, node, store, local_layers: layers, shared, mailbox, inbox };
     let outcome = engine::run(&context);
     // An error means that it is gone already.
     let _ = std::fs::remove_file(&args.socket);

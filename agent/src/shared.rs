@@ -91,11 +91,8 @@ impl Shared {
 
     /// Notes why an engine could not be started.
     pub(crate) fn set_start_problem(&self, why: &str) {
-        let problem = StatusProblem {
-            area: Area::Kernel,
-            object: "this node".to_owned(),
-            message: format!("the new settings cannot be brought in force yet: {why}"),
-        };
+        let problem =
+            StatusProblem { area: Area::Kernel, object: "this node".to_owned(), message: why.to_owned() };
         let mut inner = self.lock();
         (inner.status.applied, inner.other_problems) = (false, vec![problem]);
     }
