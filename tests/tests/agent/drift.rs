@@ -11,27 +11,23 @@ use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB};
 use crate::watch::Watch;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = crate::on_both(
+    crate::on_both(
         "drift",
         &[
             ("changed_chains_and_hooks_are_put_right", rules),
             ("changed_sets_are_put_right", sets),
             ("deleted_routes_are_put_back", routes),
+            ("a_hundred_foreign_flushes_are_mended_on_the_kernels_word_or_at_the_refresh", flushes),
         ],
-    );
-    trials.extend(crate::named(
-        "drift",
-        &[("a_hundred_foreign_flushes_are_mended_on_the_kernels_word", at_once)],
-    ));
-    trials
+    )
 }
 
-/// With the nft back end the kernel tells: nothing is read for any other reason here.
-fn at_once() -> Outcome {
-    let mut scene = shop::stocked(Backend::Nft)?;
-    for name in ["IPTABLESREFRESHINTERVAL", "IPTABLESPOSTWRITECHECKINTERVALSECS"] {
-        scene.set_env(&format!("FELIX_{name}"), "3600");
-    }
+/// With the nft back end the kernel tells: nothing is read for any other reason here. Legacy tells nobody.
+fn flushes(backend: Backend) -> Outcome {
+    let mut scene = shop::stocked(backend)?;
+    let refresh = if backend == Backend::Nft { "3600" } else { "0.05" };
+    scene.set_env("FELIX_IPTABLESREFRESHINTERVAL", refresh);
+    scene.set_env("FELIX_IPTABLESPOSTWRITECHECKINTERVALSECS", "3600");
     scene.iptables(NODE, "iptables -N FOREIGN")?;
     scene.iptables(NODE, "iptables -A FORWARD -s 203.0.113.9 -j FOREIGN")?;
     scene.start()?;

@@ -3,6 +3,7 @@
 //! | module | about |
 //! |---|---|
 //! | [`bad_input`] | manifests that cannot be used |
+//! | [`chaos`] | kills, slow and failing programs, full disks, refused settings, all while policies change |
 //! | [`pods`] | pods, labels and interfaces that change |
 //! | [`settings`] | where settings come from, and changing them in flight |
 //! | [`lifecycle`] | ending, killing and starting agents |
@@ -18,6 +19,7 @@
 //! | [`scene`] [`shop`] [`watch`] [`wire`] | what they stand on |
 
 mod bad_input;
+mod chaos;
 mod drift;
 mod endpoints;
 mod faults;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let trials: Vec<Vec<Trial>> = vec![
         bad_input::trials(),
+        chaos::trials(),
         drift::trials(),
         endpoints::trials(),
         faults::trials(),

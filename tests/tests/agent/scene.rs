@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 use similar::{ChangeTag, TextDiff};
 use tortie_api::control::{Area, Status};
-use tortie_tests::lab::{AgentOptions, Lab, LabBuilder, Netns, Probe, Traffic};
+use tortie_tests::lab::{AgentOptions, Lab, LabBuilder, Netns, Probe, Programs, Traffic};
 
 use crate::Outcome;
 
@@ -66,6 +66,16 @@ impl Scene {
         self.options.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// No longer sets one.
+    pub(crate) fn unset_env(&mut self, name: &str) {
+        self.options.env.retain(|(known, _)| known != name);
+    }
+
+    /// Starts agents with these programs from now on.
+    pub(crate) fn set_programs(&mut self, programs: Programs) {
+        self.options.programs = Some(programs);
+    }
+
     /// Gives agents that are started from now on a configuration file.
     pub(crate) fn set_config(&mut self, text: &str) -> Outcome {
         let path = self.lab.dir().join("felix.cfg");
@@ -103,7 +113,8 @@ impl Scene {
 
     /// Puts a file into the datastore in one step, as an editor does.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Outcome {
-        let draft = self.lab.dir().join(format!("draft-{name}"));
+        // On the same disk; no manifest by its name.
+        let draft = self.datastore.join(format!(".draft-{name}.new"));
         fs::write(&draft, text)?;
         Ok(fs::rename(&draft, self.datastore.join(name))?)
     }

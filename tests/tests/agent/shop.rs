@@ -38,9 +38,14 @@ pub(crate) fn open(backend: Backend) -> Result<Scene, Failed> {
     Ok(scene)
 }
 
+/// The shop's node and pods, with neither manifests nor an agent.
+pub(crate) fn empty(backend: Backend) -> Result<Scene, Failed> {
+    Scene::new(builder(), backend)
+}
+
 /// The shop with its manifests in place but no agent yet.
 pub(crate) fn stocked(backend: Backend) -> Result<Scene, Failed> {
-    let scene = Scene::new(builder(), backend)?;
+    let scene = empty(backend)?;
     scene.write("pods.yaml", pods())?;
     scene.write("web.yaml", allow_to("web", "client"))?;
     scene.write("guard.yaml", allow_to("vault", "client"))?;
