@@ -154,8 +154,8 @@ impl Shared {
         let mut status = inner.status.clone();
         let datastore = datastore.iter().map(|p| StatusProblem {
             area: Area::Datastore,
-            object: p.file.as_ref().map_or_else(String::new, |f| f.display().to_string()),
-            message: p.to_string(),
+            object: p.place().unwrap_or_else(|| "the datastore".to_owned()),
+            message: p.words(),
         });
         let known = inner.setting_problems.iter().chain(&inner.other_problems).chain(inner.unserved.values());
         status.problems = datastore.chain(known.cloned()).collect();

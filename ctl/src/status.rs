@@ -1,5 +1,6 @@
 //! `tortiectl status`.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ fn readable(status: &Status) -> String {
     fact("Policies", &status.policies.to_string());
     fact("IP sets", &status.ip_sets.to_string());
     fact("Last change", &last_change(status));
+    fact("Restores", &counted(status.counters.restores, "run"));
+    fact("By others", &counted(status.counters.foreign_changes, "change"));
+    fact("Quarantined", &counted(status.counters.quarantined, "kernel object"));
     let mut text = facts.to_string();
     if !status.pending_interfaces.is_empty() {
         text.push_str("\nInterfaces that are not there or not up:\n");
@@ -90,6 +94,6 @@ fn last_change(status: &Status) -> String {
     )
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    format!("{count} {what}{}", if count == N::from(1) { "" } else { "s" })
 }

@@ -163,24 +163,29 @@ pub struct Problem {
     pub is_covered: bool,
 }
 
+impl Problem {
+    /// Where it is: `file:line`, or `file`; nothing for backends without files.
+    pub fn place(&self) -> Option<String> {
+        let file = self.file.as_ref()?.display();
+        Some(self.line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}")))
+    }
+
+    /// What it is, without the place: `key: field: message (the last good version stays in force)`.
+    pub fn words(&self) -> String {
+        let key = self.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
+        let field = self.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+        let cover = if self.is_covered { " (the last good version stays in force)" } else { "" };
+        format!("{key}{field}{}{cover}", self.message)
+    }
+}
+
 impl fmt::Display for Problem {
     /// `file:line: key: field: message (the last good version stays in force)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}:", file.display())?;
-            if let Some(line) = self.line {
-                write!(f, "{line}:")?;
-            }
-            f.write_str(" ")?;
+        if let Some(place) = self.place() {
+            write!(f, "{place}: ")?;
         }
-        if let Some(key) = &self.key {
-            write!(f, "{key}: ")?;
-        }
-        if let Some(field) = &self.field {
-            write!(f, "{field}: ")?;
-        }
-        f.write_str(&self.message)?;
-        if self.is_covered { f.write_str(" (the last good version stays in force)") } else { Ok(()) }
+        f.write_str(&self.words())
     }
 }
 

@@ -126,10 +126,7 @@ fn notes(status: &Status) -> Vec<String> {
     let pending = pending
         .map(|name| format!("interface {name} is not there or not running; its routes follow when it is"));
     let refused = status.problems.iter().filter(|p| matches!(p.area, Area::Datastore | Area::Policy));
-    let refused = refused.map(|p| match p.area {
-        Area::Datastore => p.message.clone(),
-        _ => format!("{}: {}", p.object, p.message),
-    });
+    let refused = refused.map(|p| format!("{}: {}", p.object, p.message));
     pending.chain(refused).collect()
 }
 

@@ -222,7 +222,7 @@ fn status() -> Status {
         pending_interfaces: Vec::new(),
         last_apply: Apply { millis: 12.34, calls: 9, restores: 1, changed: 31 },
         applies: 4,
-        counters: Counters::default(),
+        counters: Counters { restores: 21, foreign_changes: 1, quarantined: 0 },
         problems: Vec::new(),
     }
 }
@@ -243,6 +243,9 @@ Endpoints:     3
 Policies:      5
 IP sets:       7
 Last change:   12.3 ms, 31 kernel objects, 9 calls, 1 iptables-restore run (changes so far: 4)
+Restores:      21 runs
+By others:     1 change
+Quarantined:   0 kernel objects
 
 No problems.
 ",
@@ -275,6 +278,9 @@ Endpoints:     3
 Policies:      5
 IP sets:       7
 Last change:   none yet
+Restores:      21 runs
+By others:     1 change
+Quarantined:   0 kernel objects
 
 Interfaces that are not there or not up:
   cali1

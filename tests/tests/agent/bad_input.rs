@@ -148,9 +148,9 @@ fn broken_at_the_start() -> Outcome {
     let status = scene.lab.ctl(NODE, &["status"])?;
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     for case in &BROKEN {
-        let fitting = problems.iter().filter(|p| p.contains(&format!("/{}.yaml: ", case.name)));
+        let fitting = problems.iter().filter(|p| p.contains(&format!("/{}.yaml:", case.name)));
         assert_eq!(fitting.count(), 1, "{}: {problems:#?}", case.name);
-        assert!(status.contains(&format!("/{}.yaml", case.name)), "{status}");
+        assert_eq!(status.matches(&format!("/{}.yaml", case.name)).count(), 1, "{status}");
     }
     let mended = BROKEN.iter().find(|case| case.name == "an_unknown_field").ok_or("no such case")?;
     let text = policy(&mended.name.replace('_', "-"), "  selector: app == 'client'\n  ingress: []\n");
