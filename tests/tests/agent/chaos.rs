@@ -44,6 +44,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             ("a_slow_restore_delays_policy_and_opens_and_cuts_nothing", slow),
             ("restores_that_fail_in_any_way_open_and_cut_nothing", failing),
             ("a_full_disk_loses_no_policy", disk::full),
+            (
+                "a_socket_that_has_no_room_is_made_when_it_has_and_holds_up_no_policy",
+                disk::no_room_for_the_socket,
+            ),
             ("a_refused_kernel_setting_is_named_and_set_once_it_can_be", settings::refused),
         ],
     )

@@ -12,7 +12,7 @@ use tortie_tests::lab::Programs;
 use super::{Probes, expect_as_fresh, kill, write_state};
 use crate::Outcome;
 use crate::scene::{Backend, NODE, Scene, eventually};
-use crate::shop::{self, CLIENT, OTHER, VAULT, WEB, allow_to};
+use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB, allow_to};
 
 /// A small disk in the datastore's place.
 struct Disk(PathBuf);
@@ -118,4 +118,34 @@ pub(super) fn full(backend: Backend) -> Outcome {
     scene.lab.stop_agent(NODE)?;
     scene.run(NODE, &format!("umount {}", disk.0.display()))?;
     outcome
+}
+
+/// The socket's disk has no room for a file: nothing can be asked, and policy is enforced all the same.
+pub(super) fn no_room_for_the_socket(backend: Backend) -> Outcome {
+    let mut scene = shop::stocked(backend)?;
+    let room = scene.lab.dir().join("room");
+    fs::create_dir(&room)?;
+    scene.run(NODE, &format!("mount -t tmpfs -o nr_inodes=1 none {}", room.display()))?;
+    let programs = Programs::locate()?;
+    let script = scene.lab.dir().join("agent-elsewhere");
+    let (from, to) = (scene.lab.dir().join(format!("{NODE}.sock")), room.join("agent.sock"));
+    let text = format!(
+        "#!/bin/sh\nfor word; do\n  shift\n  [ \"$word\" = {} ] && word={}\n  set -- \"$@\" \"$word\"\ndone\nexec {} \"$@\"\n",
+        from.display(),
+        to.display(),
+        programs.agent.display()
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    scene.set_programs(Programs { agent: script, ctl: programs.ctl });
+    scene.start_on(NODE)?;
+    scene.expect_soon(&SHOP)?;
+    scene.write("web.yaml", allow_to("web", "other"))?;
+    scene.expect_soon(&[(CLIENT, WEB, false), (OTHER, WEB, true)])?;
+    assert!(!to.exists());
+    scene.run(NODE, &format!("mount -o remount,nr_inodes=10 {}", room.display()))?;
+    eventually("the socket", || Ok(to.exists().then_some(())))?;
+    scene.lab.stop_agent(NODE)?;
+    scene.run(NODE, &format!("umount {}", room.display()))?;
+    Ok(())
 }
