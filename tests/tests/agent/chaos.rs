@@ -13,6 +13,7 @@
 
 mod disk;
 mod gate;
+mod marks;
 mod settings;
 
 use std::{env, fs};
@@ -37,8 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         "chaos",
         &[
             ("agents_killed_around_and_within_writes_converge_and_open_and_cut_nothing", killed),
-            ("agents_killed_between_tables_with_new_marks_open_and_cut_nothing", new_marks),
-            ("agents_killed_between_tables_with_marks_that_meant_another_thing_open_nothing", changed_marks),
+            ("agents_killed_between_tables_with_new_marks_open_and_cut_nothing", marks::new),
+            ("agents_killed_between_tables_with_marks_that_meant_another_thing_open_nothing", marks::changed),
             ("what_changed_while_no_agent_ran_is_closed_before_it_opens_anything", changed_while_dead),
             ("what_a_dead_agent_has_begun_to_write_is_waited_for_by_the_next", late_write),
             ("a_slow_restore_delays_policy_and_opens_and_cuts_nothing", slow),
@@ -135,7 +136,7 @@ fn open(backend: Backend) -> Result<(Scene, Gate, Probes), Failed> {
     let mut scene = shop::stocked(backend)?;
     let gate = Gate::put(&mut scene, backend)?;
     write_state(&scene, 0)?;
-    scene.set_env("FELIX_IPTABLESMARKMASK", NEW_MARKS[0]);
+    scene.set_env("FELIX_IPTABLESMARKMASK", marks::NEW[0]);
     scene.start()?;
     let probes = Probes::start(&scene)?;
     Ok((scene, gate, probes))
@@ -209,7 +210,7 @@ fn kill_round(scene: &mut Scene, gate: &Gate, dice: &mut Dice, state: &mut u64) 
     change(scene)?;
     if dice.below(2) == 0 {
         scene.set_env("FELIX_CHAININSERTMODE", dice.pick(&["Insert", "Append"]));
-        scene.set_env("FELIX_IPTABLESMARKMASK", dice.pick(&NEW_MARKS));
+        scene.set_env("FELIX_IPTABLESMARKMASK", dice.pick(&marks::NEW));
     }
     let is_late = dice.below(2) == 0;
     if point.is_some() && !is_late {
@@ -224,75 +225,6 @@ fn kill_round(scene: &mut Scene, gate: &Gate, dice: &mut Dice, state: &mut u64) 
         scene.settle()?;
     }
     Ok(())
-}
-
-/// Bits that no other of these masks has.
-const NEW_MARKS: [&str; 3] = ["0xff00", "0xff0000", "0xff000000"];
-/// Bits that mean another thing in the next of these masks: what is a mark of workloads in one is accepted, passed on
-/// or dropped in another.
-const CHANGED_MARKS: [&str; 4] = ["0xff00", "0x3fc00", "0x1fe00", "0x7f800"];
-
-fn new_marks(backend: Backend) -> Outcome {
-    let (mut scene, gate, mut probes) = open(backend)?;
-    killed_between_tables(&mut scene, &gate, &NEW_MARKS, &mut || probes.go_on())?;
-    probes.end()?;
-    expect_as_fresh(&scene, backend)
-}
-
-/// While tables disagree about marks, and no agent comes, some of what is allowed is dropped. That cannot be helped:
-/// tables do not change together, and the first one writes what the others read.
-fn changed_marks(backend: Backend) -> Outcome {
-    let (mut scene, gate, probes) = open(backend)?;
-    let mut go_on = || probes.closed.iter().try_for_each(Watch::goes_on);
-    killed_between_tables(&mut scene, &gate, &CHANGED_MARKS, &mut go_on)?;
-    probes.closed.into_iter().try_for_each(Watch::end)?;
-    expect_as_fresh(&scene, backend)
-}
-
-/// Agents with other marks are killed when only some tables have them, and none comes for a while.
-fn killed_between_tables(
-    scene: &mut Scene,
-    gate: &Gate,
-    masks: &[&str],
-    go_on: &mut dyn FnMut() -> Outcome,
-) -> Outcome {
-    let points = [Point::Before, Point::After];
-    let cases = points.iter().flat_map(|point| ["raw", "mangle", "filter"].map(|table| (table, *point)));
-    let mut state = 0;
-    for ((table, point), mask) in cases.zip(masks.iter().cycle().skip(1)) {
-        kill(scene)?;
-        scene.set_env("FELIX_IPTABLESMARKMASK", mask);
-        state += 1;
-        write_state(scene, state)?;
-        let before = marks(scene)?;
-        gate.stop_next(table, point)?;
-        scene.start_on(NODE)?;
-        gate.wait_stopped()?;
-        // The others have the new marks; this one does not, or only the agent does not know it.
-        let is_there = |name: &str| name != table || point == Point::After;
-        eventually("the other tables", || {
-            let now = marks(scene)?;
-            let changed = before.iter().zip(&now).filter(|((name, _), _)| is_there(name));
-            Ok(changed.into_iter().all(|(old, new)| old != new).then_some(()))
-        })?;
-        kill(scene)?;
-        go_on()?;
-        gate.release()?;
-        go_on()?;
-        scene.start_on(NODE)?;
-        scene.settle().map_err(|e| format!("{table} {point:?} {mask}: {e:?}"))?;
-    }
-    Ok(())
-}
-
-/// The rules with marks of each table that has some.
-fn marks(scene: &Scene) -> Result<Vec<(&'static str, Vec<String>)>, Failed> {
-    let of = |table| {
-        let text = scene.iptables(NODE, &format!("iptables-save -t {table}"))?;
-        let lines = text.lines().filter(|line| line.contains("mark "));
-        Ok((table, lines.map(str::to_owned).collect()))
-    };
-    ["raw", "mangle", "filter"].into_iter().map(of).collect()
 }
 
 /// Waits until the new agent waits for what the one before has started.
