@@ -209,8 +209,11 @@ impl Scene {
     pub(crate) fn iptables(&self, node: &str, line: &str) -> Result<String, Failed> {
         let (program, args) = line.split_once(' ').unwrap_or((line, ""));
         let (family, suffix) = program.split_once('-').unwrap_or((program, ""));
-        let dash = if suffix.is_empty() { "" } else { "-" };
-        self.run(node, &format!("{family}-{}{dash}{suffix} {args}", self.backend.name()))
+        // With the lock that the agent takes, as on a real node: without it one of two writers at a time fails.
+        let lock = self.lab.dir().join(format!("{node}.xtables.lock"));
+        let (dash, wait) = if suffix.is_empty() { ("", "-w") } else { ("-", "") };
+        let program = format!("{family}-{}{dash}{suffix}", self.backend.name());
+        self.run(node, &format!("env XTABLES_LOCKFILE={} {program} {wait} {args}", lock.display()))
     }
 
     /// What a node's kernel holds, in lines that are the same whenever it holds the same.
