@@ -125,7 +125,9 @@ pub(super) fn no_room_for_the_socket(backend: Backend) -> Outcome {
     let mut scene = shop::stocked(backend)?;
     let room = scene.lab.dir().join("room");
     fs::create_dir(&room)?;
-    scene.run(NODE, &format!("mount -t tmpfs -o nr_inodes=1 none {}", room.display()))?;
+    // For itself and one file, and that is there.
+    scene.run(NODE, &format!("mount -t tmpfs -o nr_inodes=2 none {}", room.display()))?;
+    fs::write(room.join("ballast"), "")?;
     let programs = Programs::locate()?;
     let script = scene.lab.dir().join("agent-elsewhere");
     let (from, to) = (scene.lab.dir().join(format!("{NODE}.sock")), room.join("agent.sock"));
@@ -143,7 +145,7 @@ pub(super) fn no_room_for_the_socket(backend: Backend) -> Outcome {
     scene.write("web.yaml", allow_to("web", "other"))?;
     scene.expect_soon(&[(CLIENT, WEB, false), (OTHER, WEB, true)])?;
     assert!(!to.exists());
-    scene.run(NODE, &format!("mount -o remount,nr_inodes=10 {}", room.display()))?;
+    fs::remove_file(room.join("ballast"))?;
     eventually("the socket", || Ok(to.exists().then_some(())))?;
     scene.lab.stop_agent(NODE)?;
     scene.run(NODE, &format!("umount {}", room.display()))?;
