@@ -5,8 +5,8 @@
 //! nobody may write it (`/proc/sys` is read-only in many a container).
 //!
 //! One that differs and cannot be set lets nothing through that policy denies: rules close, not settings. But some carry
-//! what policy allows. Where such a one is refused ([`Need::Traffic`]), it is a problem of the apply, which counts as
-//! not done; it is tried again after a while, as all failures are. The others ([`Need::Comfort`]) are
+//! what policy allows. Where such a one is refused (`Need::Traffic`), it is a problem of the apply, which counts as
+//! not done; it is tried again after a while, as all failures are. The others (`Need::Comfort`) are
 //! [told](Sysctls::notes) and tried again when the settings are next read.
 
 use std::collections::{BTreeMap, BTreeSet};
