@@ -222,7 +222,7 @@ fn status() -> Status {
         pending_interfaces: Vec::new(),
         last_apply: Apply { millis: 12.34, calls: 9, restores: 1, changed: 31 },
         applies: 4,
-        counters: Counters { restores: 21, foreign_changes: 1, quarantined: 0 },
+        counters: Counters { restores: 21, foreign_changes: 1, quarantined: 0, ..Counters::default() },
         problems: Vec::new(),
     }
 }
