@@ -9,6 +9,7 @@ pub mod iptables;
 pub mod link;
 pub mod neigh;
 pub mod netlink;
+pub mod nftables;
 pub mod reconcile;
 pub mod retry;
 pub mod route;

@@ -13,6 +13,7 @@ use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
+use tortie_dataplane::nftables::NativeTables;
 use tortie_dataplane::reconcile::{Phase, Problem, Report};
 use tortie_dataplane::route::RouteSpec;
 use tortie_dataplane::steer::apart::{Apart, Wake, work};
@@ -75,8 +76,10 @@ pub(super) struct Kernel {
     pub(super) left_out: Vec<SettingProblem>,
 }
 
-/// When the other back end is looked at for leftovers, and what was met there.
+/// When the other back end, and tables that Felix makes in its nftables mode, are looked at for leftovers, and what
+/// was met there.
 struct Sweep {
+    native: NativeTables,
     every: Duration,
     next: Option<Instant>,
     problems: Vec<Problem>,
@@ -142,6 +145,7 @@ impl Kernel {
             has_more_to_withdraw: false,
             foreign_changes: 0,
             sweep: Sweep {
+                native: NativeTables::default(),
                 every: settings.iptables_refresh,
                 next: Some(Instant::now()),
                 problems: Vec::new(),
@@ -346,12 +350,13 @@ impl Kernel {
         PassReport { done, restores: self.writers.count() - before }
     }
 
-    /// Removes leftovers of the other back end, once what replaces them is in force.
+    /// Removes leftovers of the other back end and of nftables mode, once what replaces them is in force.
     fn sweep(&mut self, now: Instant) {
         if self.sweep.next.is_none_or(|next| next > now) {
             return;
         }
-        let report = sweep_other_backend(self.backend, self.features, &self.options);
+        let mut report = sweep_other_backend(self.backend, self.features, &self.options);
+        report.merge(self.sweep.native.sweep());
         self.sweep.problems = report.problems;
         let is_repeated = !self.sweep.every.is_zero();
         self.sweep.next = if is_repeated { now.checked_add(self.sweep.every) } else { None };

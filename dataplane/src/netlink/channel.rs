@@ -112,7 +112,7 @@ impl Channel {
             return Ok(());
         }
         let first = self.send(batch)?;
-        let result = self.collect(first, batch.len(), on_reply);
+        let result = self.collect(first, batch.len(), batch.awaited(), on_reply);
         self.drop_socket_on_error(&result);
         result
     }
@@ -179,6 +179,7 @@ impl Channel {
         &mut self,
         first: u32,
         count: usize,
+        awaited: usize,
         on_reply: &mut dyn FnMut(Reply<'_>),
     ) -> Result<(), NetlinkError> {
         loop {
@@ -197,7 +198,7 @@ impl Channel {
                 if let Some(refusal) = refusal {
                     on_reply(Reply::Refused { index, refusal, request });
                 }
-                if index + 1 == count {
+                if index == awaited {
                     return Ok(());
                 }
             }

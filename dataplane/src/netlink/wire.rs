@@ -29,6 +29,8 @@ const TYPE_MASK: u16 = !(NESTED | NET_BYTEORDER);
 pub struct Batch {
     bytes: Vec<u8>,
     starts: Vec<usize>,
+    /// The message whose acknowledgement ends the wait, where that is not the last one.
+    awaited: Option<usize>,
 }
 
 impl Batch {
@@ -59,6 +61,16 @@ impl Batch {
         self.bytes[start + 6..start + 8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
     }
 
+    /// What comes after the message that is the last one now is not acknowledged: this one is waited for.
+    pub fn await_last(&mut self) {
+        self.awaited = self.starts.len().checked_sub(1);
+    }
+
+    /// The message, by index, whose acknowledgement ends the wait.
+    pub(crate) fn awaited(&self) -> usize {
+        self.awaited.unwrap_or(self.starts.len().saturating_sub(1))
+    }
+
     /// How many messages.
     pub fn len(&self) -> usize {
         self.starts.len()
@@ -78,18 +90,20 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
+        self.awaited = None;
     }
 
-    /// Numbers the messages from `first` on and asks for an acknowledgement of the last one.
+    /// Numbers the messages from `first` on and asks for an acknowledgement of the last one, or of
+    /// [the one to wait for](Self::await_last).
     pub(crate) fn seal(&mut self, first: u32) -> &[u8] {
         let mut sequence = first;
         for &start in &self.starts {
             self.bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
             sequence = sequence.wrapping_add(1);
         }
-        if let Some(&last) = self.starts.last() {
-            let flags = u16::from_ne_bytes([self.bytes[last + 6], self.bytes[last + 7]]) | ACK;
-            self.bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+        if let Some(&start) = self.starts.get(self.awaited()) {
+            let flags = u16::from_ne_bytes([self.bytes[start + 6], self.bytes[start + 7]]) | ACK;
+            self.bytes[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
         }
         &self.bytes
     }
