@@ -373,12 +373,12 @@ fn leftovers_in_the_other_back_end_are_swept(case: Case) {
     add_foreign_rules(other);
     let before = other.save(Table::Filter);
     other.programmed();
-    let report = sweep_other_backend(case.backend, features, &options);
+    let report = sweep_other_backend(&Table::ALL, case.backend, features, &options);
     assert_eq!(report.problems, []);
     assert_eq!(report.changed, 6);
     assert_eq!(other.save(Table::Filter), before);
     case.programmed();
-    let again = sweep_other_backend(case.backend, features, &options);
+    let again = sweep_other_backend(&Table::ALL, case.backend, features, &options);
     assert_eq!((again.changed, again.problems), (0, Vec::new()));
     case.assert_policy_is_in_force();
 }

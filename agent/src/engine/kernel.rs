@@ -21,6 +21,7 @@ use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
 use tortie_rules::compile::classic::{self, BrokenSets, SetChange, TableUpdate};
 use tortie_rules::graph::model;
+use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
 use super::family::{Family, usable_tools};
@@ -69,6 +70,8 @@ pub(super) struct Kernel {
     wake: Wake,
     max_set_size: u32,
     has_more_to_withdraw: bool,
+    /// Nothing has been enforced yet: what an older release left may be in force.
+    is_taking_over: bool,
     /// How often others have changed our tables.
     foreign_changes: u64,
     sweep: Sweep,
@@ -143,6 +146,7 @@ impl Kernel {
             wake,
             max_set_size: settings.compile.max_set_size,
             has_more_to_withdraw: false,
+            is_taking_over: true,
             foreign_changes: 0,
             sweep: Sweep {
                 native: NativeTables::default(),
@@ -330,9 +334,13 @@ impl Kernel {
     /// enforced holds up no other.
     pub(super) fn enforce(&mut self, now: Instant) -> PassReport {
         let before = self.writers.count();
+        let mut done = Report::default();
+        if std::mem::take(&mut self.is_taking_over) {
+            done.merge(self.lead(now));
+        }
         let families = self.families.iter_mut();
         let mut groups: Vec<Vec<_>> = families.map(|f| f.tables.values_mut().collect()).collect();
-        let mut done = work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake);
+        done.merge(work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake));
         for family in self.families.iter_mut().filter(|f| f.is_enforced()) {
             let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
             connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
@@ -350,12 +358,28 @@ impl Kernel {
         PassReport { done, restores: self.writers.count() - before }
     }
 
+    /// Brings table `raw` in line before the others, and takes away what is ours of it in the other back end. Packets
+    /// come through it first, and up to release 3.29 Felix marks there with the bit that has meant "drop" since: rules
+    /// of today would drop what these let pass. The other way round nothing is misunderstood.
+    fn lead(&mut self, now: Instant) -> Report {
+        let families = self.families.iter_mut();
+        let mut groups: Vec<Vec<_>> =
+            families.map(|f| f.tables.get_mut(&Table::Raw).into_iter().collect()).collect();
+        let done = work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake);
+        let mut tables = self.families.iter().filter_map(|f| f.tables.get(&Table::Raw));
+        if tables.all(|table| table.is_settled(Phase::Enforce)) {
+            // What goes wrong is met again, and told, when all tables are swept.
+            sweep_other_backend(&[Table::Raw], self.backend, self.features, &self.options);
+        }
+        done
+    }
+
     /// Removes leftovers of the other back end and of nftables mode, once what replaces them is in force.
     fn sweep(&mut self, now: Instant) {
         if self.sweep.next.is_none_or(|next| next > now) {
             return;
         }
-        let mut report = sweep_other_backend(self.backend, self.features, &self.options);
+        let mut report = sweep_other_backend(&Table::ALL, self.backend, self.features, &self.options);
         report.merge(self.sweep.native.sweep());
         self.sweep.problems = report.problems;
         let is_repeated = !self.sweep.every.is_zero();

@@ -12,12 +12,17 @@ use super::{IptablesTable, Options, Tools, Writers};
 use crate::feature::{Backend, Features, find_exact_program, legacy_tables};
 use crate::reconcile::{Driver, Phase, Problem, Report};
 
-/// Removes our hooks and chains from the tables of the back end that is not `in_use`, both IP versions.
+/// Removes our hooks and chains from these tables of the back end that is not `in_use`, both IP versions.
 ///
 /// Does nothing where that back end has no programs of its own or, for legacy, where the kernel has not
 /// loaded a table, so that looking does not load modules. Foreign rules and chains stay. To be
 /// repeated at every resync: another program may bring old rules back.
-pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Options) -> Report {
+pub fn sweep_other_backend(
+    tables: &[Table],
+    in_use: Backend,
+    features: Features,
+    options: &Options,
+) -> Report {
     let other = in_use.other();
     let mut report = Report::default();
     for version in IpVersion::BOTH {
@@ -30,7 +35,7 @@ pub fn sweep_other_backend(in_use: Backend, features: Features, options: &Option
         let writers = Writers::default();
         let tools = Tools { save, restore, list: None, backend: other, features, writers };
         let is_there = present_tables(other, version);
-        let present = Table::ALL.into_iter().filter(|table| is_there(*table));
+        let present = tables.iter().copied().filter(|table| is_there(*table));
         let driver = |table| IptablesTable::new(version, table, tools.clone(), options.clone());
         let mut drivers: Vec<IptablesTable> = present.map(driver).collect();
         if drivers.len() > 1 {
