@@ -16,6 +16,7 @@
 //! | [`hosts`] | host endpoints and interfaces |
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
+//! | [`takeover`] | nodes that Felix has left running |
 //! | [`scene`] [`shop`] [`watch`] [`wire`] | what they stand on |
 
 mod bad_input;
@@ -34,6 +35,7 @@ mod scene;
 mod settings;
 mod sharing;
 mod shop;
+mod takeover;
 mod watch;
 mod wire;
 
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         refused::trials(),
         settings::trials(),
         sharing::trials(),
+        takeover::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
