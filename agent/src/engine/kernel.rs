@@ -30,6 +30,9 @@ use crate::config::{SettingProblem, Settings};
 /// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// The same for table `raw` when an agent begins: what was there before stays in force as long.
+const LEAD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often and at what distance reading the interfaces is tried.
 const LINK_TRIES: u32 = 20;
 const LINK_PAUSE: Duration = Duration::from_millis(100);
@@ -365,7 +368,7 @@ impl Kernel {
         let families = self.families.iter_mut();
         let mut groups: Vec<Vec<_>> =
             families.map(|f| f.tables.get_mut(&Table::Raw).into_iter().collect()).collect();
-        let done = work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake);
+        let done = work(&mut groups, Phase::Enforce, now, LEAD_PATIENCE, &self.wake);
         let mut tables = self.families.iter().filter_map(|f| f.tables.get(&Table::Raw));
         if tables.all(|table| table.is_settled(Phase::Enforce)) {
             // What goes wrong is met again, and told, when all tables are swept.

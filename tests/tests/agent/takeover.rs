@@ -32,10 +32,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             ("no_packet_goes_astray_while_what_release_3_31_left_is_replaced", from_3_31),
             ("marks_of_release_3_27_are_not_misunderstood_however_long_table_raw_takes", slow_raw),
             ("what_nobody_wants_goes_when_the_datastore_is_in_sync_and_not_before", leftovers::of_iptables),
-            (
-                "tables_of_nftables_mode_go_when_the_datastore_is_in_sync_and_not_before",
-                leftovers::of_nftables,
-            ),
             ("no_packet_goes_astray_when_the_next_agent_uses_this_back_end", switch::at_a_restart),
             ("no_packet_goes_astray_when_the_agent_is_told_to_use_this_back_end", switch::in_flight),
             ("no_packet_goes_astray_when_felix_used_the_other_back_end", switch::from_felix),
