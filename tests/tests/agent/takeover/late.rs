@@ -89,6 +89,8 @@ impl LateEngine {
         let shared = Arc::new(Shared::new(Status::default(), settings));
         let (mailbox, inbox) = mailbox()?;
         let context = Context {
+            // Its programs end with the test.
+            tenure: None,
             node: "node-a".to_owned(),
             store: store.clone(),
             local_layers,
