@@ -2,8 +2,12 @@
 //!
 //! ```text
 //!   GETTABLE ip calico ──► not there: done
-//!                     └──► BATCH_BEGIN | DELTABLE | BATCH_END: with its chains, rules and sets, in one commit
+//!                     └──► BATCH_BEGIN | DELRULE  | BATCH_END: all its rules, in one commit
+//!                          BATCH_BEGIN | DELTABLE | BATCH_END: what is left, in another
 //! ```
+//!
+//! In one commit a packet that is among the rules at that moment could find a map of theirs empty already, and be
+//! dropped for it: of an unknown interface.
 //!
 //! A node that Felix ran in its nftables mode has its rules there, and they would go on judging packets beside
 //! ours. A table is known by its name; Felix takes them for its own in the same way.
@@ -22,7 +26,8 @@ const BATCH_END: u16 = 0x11;
 /// `NFT_MSG_*` of linux/netfilter/nf_tables.h.
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
-/// `NFTA_TABLE_NAME`.
+const DELETE_RULE: u16 = 8;
+/// `NFTA_TABLE_NAME` and `NFTA_RULE_TABLE`.
 const ATTR_NAME: u16 = 1;
 /// `NFPROTO_ARP`.
 const ARP: i32 = 3;
@@ -76,17 +81,25 @@ impl NativeTables {
             Err(error) if error.refusal().is_some_and(is_absence) => return Ok(false),
             Err(error) => return Err(error),
         }
+        // Without a chain: all rules.
+        for message in [DELETE_RULE, DELETE_TABLE] {
+            match self.commit(message, family, name) {
+                Err(error) if error.refusal().is_some_and(is_absence) => return Ok(false),
+                outcome => outcome?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// One message about a table, as a transaction.
+    fn commit(&mut self, message: u16, family: i32, name: &str) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         batch.push(BATCH_BEGIN, 0, |message| message.raw(&[0, 0, 0, SUBSYSTEM]));
-        batch.push(kind(DELETE_TABLE), 0, |message| table(message, family, name));
+        batch.push(kind(message), 0, |message| table(message, family, name));
         // Kernels before 6.10 acknowledge no end of a batch.
         batch.await_last();
         batch.push(BATCH_END, 0, |message| message.raw(&[0, 0, 0, SUBSYSTEM]));
-        match self.channel.request(&mut batch) {
-            Ok(()) => Ok(true),
-            Err(error) if error.refusal().is_some_and(is_absence) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.channel.request(&mut batch)
     }
 }
 
