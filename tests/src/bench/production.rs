@@ -237,7 +237,7 @@ fn members(scene: &mut Scene, size: Size, changes: usize) -> anyhow::Result<Vec<
             let netns = scene.netns()?;
             theirs.push(netns.enter(|| {
                 let started = Instant::now();
-                by_hand::run("ipset", &["restore"], &lines).map(|()| millis(started.elapsed()))
+                by_hand::run("ipset", &["restore", "-exist"], &lines).map(|()| millis(started.elapsed()))
             })??);
         }
         let what =
