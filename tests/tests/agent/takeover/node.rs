@@ -187,7 +187,9 @@ impl Node {
         self.netns.check("ipset", &["restore"], &(left.sets.clone() + "\n"))?;
         for (program, text) in ["iptables", "ip6tables"].iter().zip(&left.rules) {
             let program = format!("{program}-{}-restore", backend.name());
-            self.netns.check(&program, &["--counters"], &counted(text))?;
+            for piece in pieces(&counted(text)) {
+                self.netns.check(&program, &["--counters", "--noflush"], &piece)?;
+            }
         }
         self.netns.check("ip", &["-batch", "-"], &(left.routes.join("\n") + "\n"))?;
         Ok(())
@@ -346,6 +348,23 @@ pub(crate) fn untouched(state: &str, backend: Backend) -> Result<Vec<String>, Fa
     node.start(Some(backend))?;
     node.settle()?;
     node.kernel(backend)
+}
+
+/// Rules of a piece of what is restored: an ordinary user's netlink socket takes no more at once.
+const PIECE: usize = 300;
+
+/// What is to be restored, in pieces that do the same one after the other.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = Vec::new();
+    for table in text.split("COMMIT\n").filter(|table| !table.trim().is_empty()) {
+        let name = table.lines().find(|line| line.starts_with('*')).unwrap_or_default();
+        let (rules, chains): (Vec<&str>, Vec<&str>) =
+            table.lines().filter(|line| !line.starts_with(['*', '#'])).partition(|line| line.contains("-A "));
+        let write = |lines: &[&str]| format!("{name}\n{}\nCOMMIT\n", lines.join("\n"));
+        pieces.push(write(&chains));
+        pieces.extend(rules.chunks(PIECE).map(write));
+    }
+    pieces
 }
 
 /// With all counters at one value: what is written anew counts from zero.
