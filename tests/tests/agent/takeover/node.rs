@@ -351,7 +351,7 @@ pub(crate) fn untouched(state: &str, backend: Backend) -> Result<Vec<String>, Fa
 }
 
 /// Rules of a piece of what is restored: an ordinary user's netlink socket takes no more at once.
-const PIECE: usize = 300;
+const PIECE: usize = 60;
 
 /// What is to be restored, in pieces that do the same one after the other.
 fn pieces(text: &str) -> Vec<String> {
