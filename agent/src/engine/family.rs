@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tortie_api::net::IpVersion;
+use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend};
 use tortie_dataplane::iptables::{self, IptablesTable, Tools, Writers};
 use tortie_dataplane::reconcile::Phase;
@@ -24,6 +25,8 @@ pub(super) struct Family {
     /// Whether it is enforced. A family that is not is kept clean of what an agent left there before.
     pub(super) is_wanted: bool,
     pub(super) tables: BTreeMap<Table, Apart<IptablesTable>>,
+    /// Apart from that of the other family: connections go once the rules of theirs are in force.
+    pub(super) conntrack: Steered<Conntrack>,
     pub(super) routes: Option<Steered<Routes>>,
 }
 
@@ -45,7 +48,8 @@ impl Family {
             let driver = Routes::new(version, routes_config(is_wanted, settings), Box::new(Instant::now));
             Steered::new(driver, settings.route_refresh, settings.route_refresh)
         });
-        Self { version, is_wanted, tables: Table::ALL.map(table).into(), routes }
+        let conntrack = Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO);
+        Self { version, is_wanted, tables: Table::ALL.map(table).into(), conntrack, routes }
     }
 
     /// Whether all its rules are in force.

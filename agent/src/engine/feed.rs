@@ -146,8 +146,8 @@ impl Feed {
         }
         for lost in std::mem::take(&mut self.lost) {
             match lost {
-                Owned::Own(address) => kernel.forget_connections([address]),
-                Owned::Floating(address) => kernel.forget_floating([address]),
+                Owned::Own(address) => kernel.forget_connections(address),
+                Owned::Floating(address) => kernel.forget_floating(address),
             }
         }
         for (interface, endpoint) in std::mem::take(&mut self.routes) {

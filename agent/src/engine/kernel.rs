@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tortie_api::control::{Apply, Counters};
 use tortie_api::net::IpVersion;
-use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
@@ -60,7 +59,6 @@ pub(super) struct Kernel {
     sets: Steered<IpSets>,
     families: Vec<Family>,
     sysctls: Steered<Sysctls>,
-    conntrack: Steered<Conntrack>,
     links: Links,
     /// Of the nft back end; the legacy one tells nobody.
     rules: Option<RuleWatch>,
@@ -140,7 +138,6 @@ impl Kernel {
             families,
             // Like routes, they connect endpoints, and are refused or changed by others as those are.
             sysctls: Steered::new(sysctls(settings), settings.route_refresh, settings.route_refresh),
-            conntrack: Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO),
             links,
             rules,
             spoofers: BTreeSet::new(),
@@ -316,14 +313,23 @@ impl Kernel {
         }
     }
 
-    /// Forgets connections of addresses that have lost their owner, before somebody else gets them.
-    pub(super) fn forget_connections(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.conntrack.driver.forget(addresses);
+    /// Forgets connections of an address that has lost its owner, before somebody else gets it.
+    pub(super) fn forget_connections(&mut self, address: IpAddr) {
+        if let Some(family) = self.family_of(address) {
+            family.conntrack.driver.forget([address]);
+        }
     }
 
-    /// The same for floating addresses.
-    pub(super) fn forget_floating(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.conntrack.driver.forget_floating(addresses);
+    /// The same for a floating address.
+    pub(super) fn forget_floating(&mut self, address: IpAddr) {
+        if let Some(family) = self.family_of(address) {
+            family.conntrack.driver.forget_floating([address]);
+        }
+    }
+
+    fn family_of(&mut self, address: IpAddr) -> Option<&mut Family> {
+        let version = IpVersion::of_addr(&address);
+        self.families.iter_mut().find(|family| family.version == version)
     }
 
     /// Brings the sets in line. Returns those that are not as wanted.
@@ -345,7 +351,7 @@ impl Kernel {
         let mut groups: Vec<Vec<_>> = families.map(|f| f.tables.values_mut().collect()).collect();
         done.merge(work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake));
         for family in self.families.iter_mut().filter(|f| f.is_enforced()) {
-            let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut self.conntrack];
+            let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut family.conntrack];
             connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
             done.merge(pass(&mut connect, &[Phase::Connect], now));
         }
@@ -414,9 +420,10 @@ impl Kernel {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let tables = self.families.iter().flat_map(|f| f.tables.values()).flat_map(Apart::problems);
         let routes = self.families.iter().filter_map(|f| f.routes.as_ref()).flat_map(Steer::problems);
-        let rest = [self.sets.problems(), self.sysctls.problems(), self.conntrack.problems()];
+        let connections = self.families.iter().flat_map(|f| f.conntrack.problems());
+        let rest = [self.sets.problems(), self.sysctls.problems()];
         let known = self.refused.values().chain(&self.sweep.problems).cloned();
-        tables.chain(routes).chain(rest.into_iter().flatten()).chain(known).collect()
+        tables.chain(routes).chain(connections).chain(rest.into_iter().flatten()).chain(known).collect()
     }
 
     /// What is not as it should be and yet cuts nothing that policy allows: the node is as ready as without it.
@@ -438,16 +445,16 @@ impl Kernel {
         // What waits for rules to be in force is not due before: it would be due again and again.
         let connected = self.families.iter().filter(|f| f.is_enforced());
         let has_connected = connected.clone().next().is_some();
+        let connections = connected.clone().filter_map(|f| f.conntrack.next_deadline(now));
         let routes = connected.filter_map(|f| f.routes.as_ref());
         let routes = routes.flat_map(|r| r.next_deadline(now).into_iter().chain(r.driver.next_deadline()));
         let rest = [
             self.sets.next_deadline(now),
             self.sysctls.next_deadline(now).filter(|_| has_connected),
-            self.conntrack.next_deadline(now).filter(|_| has_connected),
             self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
             self.has_more_to_withdraw.then_some(now),
         ];
-        tables.chain(routes).chain(rest.into_iter().flatten()).min()
+        tables.chain(connections).chain(routes).chain(rest.into_iter().flatten()).min()
     }
 }
 
