@@ -11,7 +11,7 @@ use tortie_tests::lab::{Lab, LabBuilder, Netns};
 use crate::Outcome;
 use crate::scene::{Backend, NODE, Scene, eventually};
 use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB, namespace};
-use crate::watch::{Mirror, ask};
+use crate::watch::{Mirror, ask, exchange};
 use crate::wire::{Ear, Heard, say};
 
 /// How long a connection may take.
@@ -160,11 +160,9 @@ fn floating(backend: Backend) -> Outcome {
     scene.expect(&[(CLIENT, OTHER, true)])
 }
 
-/// That a [`Mirror`] answers, whether or not it did before.
+/// That a [`Mirror`] answers a flow, whether or not one did before.
 fn expect_answer(flow: &UdpSocket, to: IpAddr) -> Outcome {
-    flow.set_read_timeout(Some(PATIENCE))?;
-    flow.send_to(b"?", (to, 53))?;
-    flow.recv(&mut [0; 64]).map_err(|error| format!("no answer: {error}"))?;
+    exchange(flow, SocketAddr::new(to, 53))?.ok_or("no answer")?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use tortie_tests::lab::{Lab, LabBuilder, PodSpec, host_interface};
 use crate::Outcome;
 use crate::scene::{Backend, NODE, Scene, eventually};
 use crate::shop::{self, CLIENT, OTHER, SHOP, WEB, allow_to, namespace, pod, pod_in_phase, policy};
-use crate::watch::{Mirror, Watch};
+use crate::watch::{Mirror, Watch, receive};
 
 const FAR: &str = "node-2";
 
@@ -211,7 +211,7 @@ fn ask_from_port(scene: &Scene, from: &str, to: IpAddr) -> Result<bool, Failed> 
     let socket = scene.netns(from)?.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 4000)))??;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.send_to(b"?", (to, 7))?;
-    Ok(socket.recv(&mut [0; 64]).is_ok())
+    Ok(receive(&socket, &mut [0; 64])?.is_some())
 }
 
 fn document_overrides() -> Outcome {

@@ -72,14 +72,21 @@ pub(crate) fn ask(from: &Netns, to: IpAddr, port: u16) -> Result<Option<IpAddr>,
     Ok(exchange(&socket, SocketAddr::new(to, port))?)
 }
 
-fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<Option<IpAddr>> {
+/// Sends one datagram of a flow to a [`Mirror`]; the source address that it saw, if it answered in time.
+pub(crate) fn exchange(socket: &UdpSocket, to: SocketAddr) -> io::Result<Option<IpAddr>> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(b"?", to)?;
     let mut buffer = [0; 64];
+    let length = receive(socket, &mut buffer)?;
+    Ok(length.and_then(|length| String::from_utf8_lossy(&buffer[..length]).parse().ok()))
+}
+
+/// Reads one datagram; `None` when none comes within the socket's timeout.
+pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
-        return match socket.recv(&mut buffer) {
-            Ok(length) => Ok(String::from_utf8_lossy(&buffer[..length]).parse().ok()),
-            // A machine that is put to sleep for a moment interrupts waits.
+        return match socket.recv(buffer) {
+            Ok(length) => Ok(Some(length)),
+            // The end of a program that another test ran interrupts waits, and so does a machine's sleep.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 Ok(None)

@@ -32,7 +32,13 @@ fn flush_here() -> io::Result<()> {
     request.extend([0; 12]); // sequence, port, and a netfilter header of any family
     socket.write_all(&request)?;
     let mut answer = [0; 256];
-    let length = socket.read(&mut answer)?;
+    let length = loop {
+        match socket.read(&mut answer) {
+            // The end of a program that another test ran interrupts waits.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => break length?,
+        }
+    };
     // An NLMSG_ERROR: the header, then a negated error number, 0 for success.
     match answer[..length].get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes) {
         Some(0) => Ok(()),
