@@ -14,6 +14,7 @@
 mod family;
 mod feed;
 mod kernel;
+mod sweep;
 mod tenure;
 mod waiting;
 

@@ -12,7 +12,6 @@ use tortie_dataplane::feature::{self, Backend, SystemProbe};
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
 use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
-use tortie_dataplane::nftables::NativeTables;
 use tortie_dataplane::reconcile::{Phase, Problem, Report};
 use tortie_dataplane::route::RouteSpec;
 use tortie_dataplane::steer::apart::{Apart, Wake, work};
@@ -24,6 +23,7 @@ use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
 use super::family::{Family, usable_tools};
+use super::sweep::Sweep;
 use crate::config::{SettingProblem, Settings};
 
 /// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
@@ -78,15 +78,6 @@ pub(super) struct Kernel {
     sweep: Sweep,
     /// Why a family that is wanted is left out.
     pub(super) left_out: Vec<SettingProblem>,
-}
-
-/// When the other back end, and tables that Felix makes in its nftables mode, are looked at for leftovers, and what
-/// was met there.
-struct Sweep {
-    native: NativeTables,
-    every: Duration,
-    next: Option<Instant>,
-    problems: Vec<Problem>,
 }
 
 impl Kernel {
@@ -148,12 +139,7 @@ impl Kernel {
             has_more_to_withdraw: false,
             is_taking_over: true,
             foreign_changes: 0,
-            sweep: Sweep {
-                native: NativeTables::default(),
-                every: settings.iptables_refresh,
-                next: Some(Instant::now()),
-                problems: Vec::new(),
-            },
+            sweep: Sweep::new(settings.iptables_refresh),
             left_out,
         };
         let links: Vec<Link> = kernel.links.iter().cloned().collect();
@@ -360,7 +346,7 @@ impl Kernel {
             // A pass destroys only so many sets, so that it holds up no change; the next one follows at once.
             self.has_more_to_withdraw = withdrawn.changed > 0 && !self.sets.is_settled(Phase::Withdraw);
             done.merge(withdrawn);
-            self.sweep(now);
+            self.sweep.run(now, self.backend, self.features, &self.options);
         }
         // Word of our own writes has come; it wakes nobody.
         self.poll_rules(now);
@@ -381,18 +367,6 @@ impl Kernel {
             sweep_other_backend(&[Table::Raw], self.backend, self.features, &self.options);
         }
         done
-    }
-
-    /// Removes leftovers of the other back end and of nftables mode, once what replaces them is in force.
-    fn sweep(&mut self, now: Instant) {
-        if self.sweep.next.is_none_or(|next| next > now) {
-            return;
-        }
-        let mut report = sweep_other_backend(&Table::ALL, self.backend, self.features, &self.options);
-        report.merge(self.sweep.native.sweep());
-        self.sweep.problems = report.problems;
-        let is_repeated = !self.sweep.every.is_zero();
-        self.sweep.next = if is_repeated { now.checked_add(self.sweep.every) } else { None };
     }
 
     /// For the status.
@@ -451,7 +425,7 @@ impl Kernel {
         let rest = [
             self.sets.next_deadline(now),
             self.sysctls.next_deadline(now).filter(|_| has_connected),
-            self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
+            self.sweep.next().filter(|_| self.families.iter().all(Family::is_enforced)),
             self.has_more_to_withdraw.then_some(now),
         ];
         tables.chain(connections).chain(routes).chain(rest.into_iter().flatten()).min()
