@@ -24,6 +24,7 @@ use tortie_api::control::Area;
 
 use self::gate::{Gate, Point};
 use crate::Outcome;
+use crate::lifecycle::write_round;
 use crate::scene::{Backend, DEADLINE, NODE, Scene, eventually};
 use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB, allow_to, policy};
 use crate::watch::{Talk, Watch};
@@ -118,17 +119,7 @@ fn write_state(scene: &Scene, state: u64) -> Outcome {
         rules("destination")
     );
     scene.write("guard.yaml", policy("vault-in", &spec))?;
-    match state % 3 {
-        0 => scene.write("web.yaml", allow_to("web", "client"))?,
-        1 => scene.write("web.yaml", allow_to("web", "other"))?,
-        // It may not have been there.
-        _ => scene.remove("web.yaml").unwrap_or(()),
-    }
-    let pods = shop::pods().replace("app: web", &format!("app: web, round: r{}", state % 5));
-    scene.write("pods.yaml", pods)?;
-    let spec =
-        format!("  selector: round == 'r{}'\n  types: [Egress]\n  egress:\n  - action: Allow\n", state % 2);
-    scene.write("round.yaml", policy(&format!("round-{}", state % 7), &spec))
+    write_round(scene, state)
 }
 
 /// The shop in its first state with probes on, and a gate before its restores.

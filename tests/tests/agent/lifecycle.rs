@@ -164,6 +164,12 @@ fn write_state(scene: &Scene, state: u64) -> Outcome {
         "guard.yaml",
         policy("vault-in", &format!("  selector: app == 'vault'\n  ingress:\n{rules}")),
     )?;
+    write_round(scene, state)
+}
+
+/// What changes beside the guard of the vault: another policy that comes and goes, labels of a pod, and policies that
+/// follow them.
+pub(crate) fn write_round(scene: &Scene, state: u64) -> Outcome {
     match state % 3 {
         0 => scene.write("web.yaml", allow_to("web", "client"))?,
         1 => scene.write("web.yaml", allow_to("web", "other"))?,
@@ -172,7 +178,7 @@ fn write_state(scene: &Scene, state: u64) -> Outcome {
     }
     let pods = shop::pods().replace("app: web", &format!("app: web, round: r{}", state % 5));
     scene.write("pods.yaml", pods)?;
-    let selector =
+    let spec =
         format!("  selector: round == 'r{}'\n  types: [Egress]\n  egress:\n  - action: Allow\n", state % 2);
-    scene.write("round.yaml", policy(&format!("round-{}", state % 7), &selector))
+    scene.write("round.yaml", policy(&format!("round-{}", state % 7), &spec))
 }
