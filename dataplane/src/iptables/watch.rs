@@ -44,8 +44,9 @@ const ATTR_TABLE: u16 = 1;
 const ATTR_CHAIN_NAME: u16 = 3;
 const ATTR_RULE_CHAIN: u16 = 2;
 
-/// Room for what another program writes at once, in bytes. What does not fit makes every table be read.
-const EVENT_BUFFER: usize = 8 * 1024 * 1024;
+/// Room for what one program writes at once, in bytes, twenty thousand rules of ours among that. What does not fit makes
+/// every table be read.
+const EVENT_BUFFER: usize = 32 * 1024 * 1024;
 /// Larger than any event.
 const DATAGRAM: usize = 128 * 1024;
 
