@@ -14,7 +14,7 @@ use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
 use tortie_dataplane::reconcile::{Phase, Problem, Report};
 use tortie_dataplane::route::RouteSpec;
-use tortie_dataplane::steer::apart::{Apart, Wake, work};
+use tortie_dataplane::steer::apart::{Apart, Wake, await_back, send_out, work};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
 use tortie_rules::compile::classic::{self, BrokenSets, SetChange, TableUpdate};
@@ -335,11 +335,15 @@ impl Kernel {
         }
         let families = self.families.iter_mut();
         let mut groups: Vec<Vec<_>> = families.map(|f| f.tables.values_mut().collect()).collect();
-        done.merge(work(&mut groups, Phase::Enforce, now, PATIENCE, &self.wake));
-        for family in self.families.iter_mut().filter(|f| f.is_enforced()) {
-            let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut family.conntrack];
-            connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
-            done.merge(pass(&mut connect, &[Phase::Connect], now));
+        done.merge(send_out(&mut groups, Phase::Enforce, now, &self.wake));
+        let deadline = Instant::now() + PATIENCE;
+        for family in &mut self.families {
+            done.merge(await_back(family.tables.values_mut(), deadline));
+            if family.is_enforced() {
+                let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut family.conntrack];
+                connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
+                done.merge(pass(&mut connect, &[Phase::Connect], now));
+            }
         }
         if self.families.iter().all(Family::is_enforced) {
             let withdrawn = pass(&mut [&mut self.sets], &[Phase::Withdraw], now);

@@ -163,14 +163,42 @@ pub fn work<D: Driver + Send + 'static>(
     patience: Duration,
     wake: &Wake,
 ) -> Report {
+    let mut report = send_out(groups, phase, now, wake);
+    let deadline = Instant::now() + patience;
+    groups
+        .iter_mut()
+        .for_each(|group| report.merge(await_back(group.iter_mut().map(|d| &mut **d), deadline)));
+    report
+}
+
+/// The first half of [`work`]: the drivers set out. The report is of those that were late and are back.
+///
+/// # Panics
+/// When the thread of a driver has panicked.
+pub fn send_out<D: Driver + Send + 'static>(
+    groups: &mut [Vec<&mut Apart<D>>],
+    phase: Phase,
+    now: Instant,
+    wake: &Wake,
+) -> Report {
     let mut report = Report::default();
-    // Who was late and is back now.
     groups.iter_mut().flatten().for_each(|driver| driver.collect(now, &mut report));
     for group in groups.iter_mut() {
         set_out(group, phase, now, wake);
     }
-    let deadline = Instant::now() + patience;
-    groups.iter_mut().flatten().for_each(|driver| driver.collect(deadline, &mut report));
+    report
+}
+
+/// The second half: waits for these drivers until `deadline`.
+///
+/// # Panics
+/// When the thread of a driver has panicked.
+pub fn await_back<'a, D: Driver + Send + 'static>(
+    drivers: impl IntoIterator<Item = &'a mut Apart<D>>,
+    deadline: Instant,
+) -> Report {
+    let mut report = Report::default();
+    drivers.into_iter().for_each(|driver| driver.collect(deadline, &mut report));
     report
 }
 
