@@ -18,6 +18,8 @@ use crate::manifests::ObjectKey;
 const PORTS: [u16; 2] = [9001, 9002];
 /// The agent spares unknown routes of a new interface for ten seconds.
 const ROUTE_GONE: Duration = Duration::from_secs(20);
+/// By then the agent has looked at what was written by hand in its chains: it does so every 100 ms at the most.
+const LOOKED_AT: Duration = Duration::from_millis(250);
 
 /// Measures `changes` changes of each kind. The agent runs and has applied everything.
 pub(super) fn measure(scene: &mut Scene, changes: usize) -> anyhow::Result<Vec<Row>> {
@@ -67,6 +69,7 @@ impl Measurement<'_> {
             if backend == Backend::Nft {
                 told.push(self.policy_until_told(change, port)?);
                 hand_told.push(self.by_hand_until_told(change)?);
+                thread::sleep(LOOKED_AT);
                 // Back, so that the next change is one.
                 self.set_port(PORTS[usize::from(port == PORTS[0])])?;
                 self.settle()?;
@@ -74,6 +77,7 @@ impl Measurement<'_> {
             answered.push(self.policy_until_answered(port)?);
             self.check_port(change, port)?;
             hand_done.push(millis(self.scene.tools.apply(change)?.1));
+            thread::sleep(LOOKED_AT);
         }
         let node = &self.node;
         let row = |end: &str, ours: &Samples, theirs: &Samples| {
@@ -141,6 +145,7 @@ impl Measurement<'_> {
             self.wait_without_route(pod)?;
             ours.push(self.new_pod_until_there(pod, &change)?);
             theirs.push(self.new_pod_by_hand(pod, &change)?);
+            thread::sleep(LOOKED_AT);
         }
         let (size, backend) = (self.scene.size, self.scene.backend);
         let end = if backend == Backend::Nft { "rules and route" } else { "agent's answer" };
