@@ -10,10 +10,10 @@ TEST_ARGS ?=
 # More arguments for the demo and the benches.
 ARGS ?=
 
-SCRIPTS := .ci/run tools/install-deps tools/check-namespaces tools/fuzz
+SCRIPTS := .ci/run tools/install-deps tools/check-namespaces tools/fetch-vm-kernel tools/fuzz tests/vm/boot tests/vm/init
 
 .DEFAULT_GOAL := help
-.PHONY: help deps namespaces build demo test check bench mutants fuzz deny clean
+.PHONY: help deps namespaces vm-kernel build demo test check bench mutants fuzz deny clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -25,6 +25,10 @@ deps: ## install what is missing: Debian packages, Rust
 namespaces:
 	@tools/check-namespaces
 
+# Without it, tests that need another kernel are skipped, and say so.
+vm-kernel: deps
+	@tools/fetch-vm-kernel >/dev/null || true
+
 build: deps ## build the programs
 	cargo build $(CARGO_FLAGS) --workspace --bins
 
@@ -34,7 +38,7 @@ demo: namespaces build ## show policy at work: a small shop in network namespace
 
 # One profile for all tests, dev, which Cargo.toml optimises a little. Cargo alone would build no programs of other
 # crates, and the lab starts those of this build.
-test: namespaces deps ## run all tests
+test: namespaces deps vm-kernel ## run all tests
 	cargo build $(CARGO_FLAGS) --workspace --bins --tests
 	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast $(TEST_ARGS)
 

@@ -17,6 +17,7 @@
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
 //! | [`takeover`] | nodes that Felix has left running |
+//! | [`vm`] | the same on another kernel |
 //! | [`scene`] [`shop`] [`watch`] [`wire`] | what they stand on |
 
 mod bad_input;
@@ -36,6 +37,7 @@ mod settings;
 mod sharing;
 mod shop;
 mod takeover;
+mod vm;
 mod watch;
 mod wire;
 
@@ -82,8 +84,11 @@ fn main() -> ExitCode {
         settings::trials(),
         sharing::trials(),
         takeover::trials(),
+        vm::trials(),
     ];
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+    let mut trials = trials.into_iter().flatten().collect();
+    vm::choose(&mut trials);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Tests by name, in order.
