@@ -5,10 +5,10 @@
 //!
 //! A chain that would let more through because the kernel lacks members of a set is closed until it has them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Marks;
-use crate::render::{InsertMode, TableChange, iptables};
 use crate::ruleset::{Action, Chain, Hook, Match, Rule};
 
 #[derive(Debug, Default)]
@@ -114,36 +114,24 @@ impl Chains {
         self.broken_sets.clone_from(broken);
     }
 
-    /// What changed since the last call, rendered.
-    pub(crate) fn changes(
-        &mut self,
-        mode: InsertMode,
-        features: iptables::Features,
-        marks: &Marks,
-    ) -> Vec<TableChange> {
-        let mut changes = Vec::new();
+    /// Hands out what changed since the last call: chains first, hooks last.
+    pub(crate) fn changes(&mut self, marks: &Marks, take: &mut dyn FnMut(Change<'_>)) {
         for name in std::mem::take(&mut self.dirty) {
             match self.entries.get(&name).filter(|e| e.references > 0) {
                 Some(entry) => {
-                    let rendered = match self.closed(&name, entry.chain.as_ref(), marks) {
-                        Some(closed) => iptables::chain(&closed, features),
-                        None => entry.chain.as_ref().map_or_else(
-                            || iptables::chain(&close(&name, "not there yet"), features),
-                            |chain| iptables::chain(chain, features),
-                        ),
-                    };
-                    changes.push(TableChange::Chain(rendered.into()));
+                    let closed = self.closed(&name, entry.chain.as_ref(), marks).map(Cow::Owned);
+                    let content = closed.or(entry.chain.as_ref().map(Cow::Borrowed));
+                    let content = content.unwrap_or_else(|| Cow::Owned(close(&name, "not there yet")));
+                    take(Change::Chain(&content));
                     self.programmed.insert(name);
                 }
-                None if self.programmed.remove(&name) => changes.push(TableChange::NoChain(name)),
+                None if self.programmed.remove(&name) => take(Change::NoChain(&name)),
                 None => {}
             }
         }
         if std::mem::take(&mut self.hooks_changed) {
-            let hooks = self.hooks.iter().map(|h| iptables::hook(h, features)).collect();
-            changes.push(TableChange::Hooks(hooks, mode));
+            take(Change::Hooks(&self.hooks));
         }
-        changes
     }
 
     /// What is to be programmed: our rules in the kernel's chains, and our chains by name.
@@ -202,6 +190,17 @@ impl Chains {
             }
         }
     }
+}
+
+/// A change of one table's content, typed; see [`crate::render::TableChange`].
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// The chain shall hold exactly these rules.
+    Chain(&'a Chain),
+    /// The chain of this name shall not exist.
+    NoChain(&'a str),
+    /// Our rules in the kernel's chains, all of them.
+    Hooks(&'a [Hook]),
 }
 
 /// Sets that the kernel does not hold as wanted.
@@ -268,13 +267,15 @@ mod tests {
     }
 
     fn names(chains: &mut Chains) -> Vec<String> {
-        let changes = chains.changes(InsertMode::Insert, iptables::Features::default(), &Marks::default());
-        let name = |c| match c {
-            TableChange::Chain(c) => format!("+{}:{}", c.name, c.rules.len()),
-            TableChange::NoChain(n) => format!("-{n}"),
-            TableChange::Hooks(..) => "hooks".to_owned(),
-        };
-        changes.into_iter().map(name).collect()
+        let mut names = Vec::new();
+        chains.changes(&Marks::default(), &mut |change| {
+            names.push(match change {
+                Change::Chain(c) => format!("+{}:{}", c.name, c.rules.len()),
+                Change::NoChain(n) => format!("-{n}"),
+                Change::Hooks(_) => "hooks".to_owned(),
+            });
+        });
+        names
     }
 
     #[test]

@@ -15,8 +15,8 @@ use tortie_api::net::IpVersion;
 
 use self::endpoints::EndpointChains;
 use self::shared::Sharer;
-pub use super::chains::BrokenSets;
 use super::chains::Chains;
+pub use super::chains::{BrokenSets, Change};
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
 use super::endpoint_marks::EndpointMarks;
@@ -26,7 +26,7 @@ use super::{names, statics};
 use crate::graph::model::{
     Event, HostInterface, MESH_WORKLOADS, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
 };
-use crate::render::iptables::Features;
+use crate::render::iptables::{self, Features};
 use crate::render::{Table, TableChange};
 use crate::ruleset::{Chain, Hook};
 
@@ -216,19 +216,34 @@ impl Classic {
         std::mem::take(&mut self.sets)
     }
 
-    /// Changes of tables since the last call.
+    /// Changes of tables since the last call, as iptables takes them.
     pub fn poll_tables(&mut self) -> Vec<TableUpdate> {
-        self.compile_what_all_share();
-        let (mode, features, marks) = (self.config.insert_mode, self.features, self.config.marks);
+        let (mode, features) = (self.config.insert_mode, self.features);
         let mut updates = Vec::new();
+        self.poll_changes(&mut |version, table, change| {
+            let change = match change {
+                Change::Chain(chain) => TableChange::Chain(iptables::chain(chain, features).into()),
+                Change::NoChain(name) => TableChange::NoChain(name.to_owned()),
+                Change::Hooks(hooks) => {
+                    let hooks = hooks.iter().map(|hook| iptables::hook(hook, features));
+                    TableChange::Hooks(hooks.collect(), mode)
+                }
+            };
+            updates.push(TableUpdate { version, table, change });
+        });
+        updates
+    }
+
+    /// The same, typed: for another renderer.
+    pub fn poll_changes(&mut self, take: &mut dyn FnMut(IpVersion, Table, Change<'_>)) {
+        self.compile_what_all_share();
+        let marks = self.config.marks;
         for ruleset in &mut self.rulesets {
             let version = ruleset.version;
             for (table, chains) in &mut ruleset.tables {
-                let changes = chains.changes(mode, features, &marks).into_iter();
-                updates.extend(changes.map(|change| TableUpdate { version, table: *table, change }));
+                chains.changes(&marks, &mut |change| take(version, *table, change));
             }
         }
-        updates
     }
 
     /// The tables of one IP version, typed; for evaluation, and without effect on what is polled.
