@@ -1,6 +1,7 @@
 //! Rendered rules: the text that a kernel driver programs, with the ids by which it knows them again.
 
 pub mod iptables;
+pub mod nft;
 
 use std::fmt;
 use std::sync::Arc;
