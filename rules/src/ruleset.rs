@@ -4,9 +4,12 @@
 //! something, but for names of chains, sets and interfaces.
 
 pub mod nft;
+mod map;
 
 use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
+
+pub use self::map::{Key, KeyField, Map, MapType, Verdict};
 
 /// One chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +257,13 @@ pub enum Action {
     Dnat(std::net::IpAddr),
     /// Write the DSCP field, 0 to 63.
     SetDscp(u8),
+    /// What a verdict map says of the packet; nothing if it says nothing. For nftables only.
+    Lookup {
+        /// What is looked up.
+        key: Vec<KeyField>,
+        /// The map's name.
+        map: String,
+    },
 }
 
 /// Our rules in one of the kernel's own chains.

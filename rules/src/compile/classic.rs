@@ -28,7 +28,7 @@ use crate::graph::model::{
 };
 use crate::render::iptables::{self, Features};
 use crate::render::{Table, TableChange};
-use crate::ruleset::{Chain, Hook};
+use crate::ruleset::{Chain, Hook, Map};
 
 /// What members of a kernel set are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct TableContent {
     pub hooks: Vec<Hook>,
     /// Our chains by name, those that a packet can reach.
     pub chains: Vec<Chain>,
+    /// Verdict maps that these look into, by name; none in iptables.
+    pub maps: Vec<Map>,
 }
 
 /// The ruleset of one IP version.
@@ -252,7 +254,9 @@ impl Classic {
         let ruleset = self.rulesets.iter().filter(|ruleset| ruleset.version == version);
         let tables = ruleset.flat_map(|ruleset| &ruleset.tables);
         let content = tables.map(|(table, chains)| (*table, chains.content(&self.config.marks)));
-        content.map(|(table, (hooks, chains))| TableContent { table, hooks, chains }).collect()
+        content
+            .map(|(table, (hooks, chains))| TableContent { table, hooks, chains, maps: Vec::new() })
+            .collect()
     }
 
     /// Dispatch, and chains in which many endpoints have rules: not compiled for each of a batch.

@@ -12,6 +12,7 @@
 //!
 //! Rules that the kernel would refuse are refused here ([`MachineError`]).
 
+mod maps;
 mod program;
 mod run;
 mod sets;

@@ -162,7 +162,8 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
     let random = |on: bool| if on { " --random-fully" } else { "" };
     let written = match action {
         Action::Accept => write!(out, "--jump ACCEPT"),
-        Action::Drop => write!(out, "--jump DROP"),
+        // iptables has no verdict maps, and nothing that is compiled for it asks for one: closed if it did.
+        Action::Drop | Action::Lookup { .. } => write!(out, "--jump DROP"),
         Action::Reject => write!(out, "--jump REJECT"),
         // Felix writes the short option here, and ids are made of the text.
         Action::ResetConnection => write!(out, "-j REJECT --reject-with tcp-reset"),

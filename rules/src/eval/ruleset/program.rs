@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange};
 
+use super::maps::{MapCode, WITH_PORTS};
 use super::sets::{Resolver, bits};
 use crate::compile::classic::TableContent;
 use crate::render::Table;
-use crate::ruleset::{Action, Bits, Chain, ConntrackState, Match, Rule, Side};
+use crate::ruleset::{Action, Bits, Chain, ConntrackState, KeyField, MapType, Match, Rule, Side};
 
 /// Slots of one multiport match (`XT_MULTI_PORTS`).
 const PORT_SLOTS: usize = 15;
@@ -25,6 +26,17 @@ pub enum MachineError {
     /// A rule asks a set for something else than it holds.
     #[error("set {0} holds something else than the rule asks for")]
     WrongKey(String),
+    /// A rule looks into a map that is not there.
+    #[error("there is no map {0}")]
+    NoMap(String),
+    /// A map that the kernel would not take.
+    #[error("map {map}: {reason}")]
+    Map {
+        /// Its name.
+        map: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A rule that has no place there.
     #[error("{table}: {chain}[{index}]: {reason}", table = table.name())]
     Rule {
@@ -44,6 +56,7 @@ pub enum MachineError {
 pub(super) struct Program {
     pub(super) table: Table,
     pub(super) chains: Vec<ChainCode>,
+    pub(super) maps: Vec<MapCode>,
     entries: BTreeMap<&'static str, usize>,
 }
 
@@ -116,6 +129,7 @@ pub(super) enum Verb {
     Goto(usize),
     WriteMark { value: Bits, mask: Bits },
     NoTrack,
+    Lookup { key: Vec<KeyField>, map: usize },
 }
 
 impl Program {
@@ -133,6 +147,11 @@ impl Program {
         let numbers: BTreeMap<&str, usize> =
             all.iter().enumerate().map(|(number, chain)| (chain.name.as_str(), number)).collect();
         let entries = hooks.iter().enumerate().map(|(number, hook)| (hook.chain, number)).collect();
+        let all_maps = content.map_or(&[][..], |c| &c.maps);
+        let maps = all_maps.iter().map(|map| MapCode::new(map, sets.version(), &numbers));
+        let maps = maps.collect::<Result<_, _>>()?;
+        let map_numbers: Maps<'_> =
+            all_maps.iter().enumerate().map(|(n, map)| (map.name.as_str(), (n, map.holds))).collect();
         let mut chains = Vec::with_capacity(all.len());
         for chain in &all {
             let mut rules = Vec::with_capacity(chain.rules.len());
@@ -143,11 +162,11 @@ impl Program {
                     index,
                     reason,
                 })?;
-                rules.push(rule_code(rule, &numbers, sets)?);
+                rules.push(rule_code(rule, &numbers, &map_numbers, sets)?);
             }
             chains.push(ChainCode { name: chain.name.clone(), rules });
         }
-        Ok(Self { table, chains, entries })
+        Ok(Self { table, chains, maps, entries })
     }
 
     /// The number of one of the kernel's own chains, if there are rules of ours in it.
@@ -155,6 +174,9 @@ impl Program {
         self.entries.get(hook).copied()
     }
 }
+
+/// The numbers and types of maps by name.
+type Maps<'a> = BTreeMap<&'a str, (usize, MapType)>;
 
 /// What the kernel's modules look at when a rule is added.
 fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static str> {
@@ -219,6 +241,12 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
             Err("translation is for the nat table only")
         }
         Some(Action::SetDscp(_)) if table != Table::Mangle => Err("DSCP is for the mangle table only"),
+        Some(Action::Lookup { ref key, .. })
+            if key[..] == [KeyField::DestinationPort]
+                && !protocol.is_some_and(|(number, negate)| !negate && WITH_PORTS.contains(&number)) =>
+        {
+            Err("a port needs a protocol that has ports")
+        }
         _ => Ok(()),
     }
 }
@@ -226,6 +254,7 @@ fn check(rule: &Rule, table: Table, version: IpVersion) -> Result<(), &'static s
 fn rule_code(
     rule: &Rule,
     chains: &BTreeMap<&str, usize>,
+    maps: &Maps<'_>,
     sets: &mut Resolver<'_>,
 ) -> Result<RuleCode, MachineError> {
     let tests = rule.matches.iter().map(|m| test(m, sets)).collect::<Result<_, _>>()?;
@@ -244,6 +273,14 @@ fn rule_code(
             Action::ClearMark(bits) => Verb::WriteMark { value: 0, mask: *bits },
             Action::SetMaskedMark { value, mask } => Verb::WriteMark { value: *value, mask: *mask },
             Action::NoTrack => Verb::NoTrack,
+            Action::Lookup { key, map } => {
+                let (number, holds) =
+                    *maps.get(map.as_str()).ok_or_else(|| MachineError::NoMap(map.clone()))?;
+                if !holds.fits(key) {
+                    return Err(MachineError::WrongKey(map.clone()));
+                }
+                Verb::Lookup { key: key.clone(), map: number }
+            }
             Action::Log { .. }
             | Action::Nflog { .. }
             | Action::Masquerade { .. }

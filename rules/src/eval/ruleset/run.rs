@@ -1,9 +1,10 @@
 //! A packet on its way through the tables.
 
+use super::maps::{MapCode, Target, WITH_PORTS};
 use super::program::{Program, RuleCode, Test, Verb};
 use super::sets::{bits, masked};
 use super::{ConnectionState, Fate, Machine, Outcome, Packet, Step};
-use crate::ruleset::{Bits, ConntrackState, Side};
+use crate::ruleset::{Bits, ConntrackState, Key, KeyField, Side};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -104,8 +105,16 @@ impl<'a> Run<'a> {
                 }
                 None => &Verb::Return,
             };
+            let looked_up;
+            let verb = match verb {
+                Verb::Lookup { key, map } => {
+                    looked_up = self.look_up(key, &program.maps[*map]);
+                    &looked_up
+                }
+                verb => verb,
+            };
             match verb {
-                Verb::Continue => {}
+                Verb::Continue | Verb::Lookup { .. } => {}
                 Verb::WriteMark { value, mask } => self.mark = self.mark & !mask | value,
                 Verb::NoTrack => self.conntrack = ConnectionState::Untracked,
                 Verb::Accept => return Fate::Accepted,
@@ -121,6 +130,45 @@ impl<'a> Run<'a> {
                 }
                 Verb::Goto(to) => (chain, rule) = (*to, 0),
             }
+        }
+    }
+
+    /// What a map says of the packet. A key that cannot be read is not looked up.
+    fn look_up(&self, key: &[KeyField], map: &MapCode) -> Verb {
+        let interface = |name: Option<&str>| Some(map.exact(&Key::Interface(name?.into())));
+        let has_ports = WITH_PORTS.contains(&self.packet.protocol);
+        let port = self.destination.1.filter(|_| has_ports);
+        let protocol = self.packet.protocol;
+        let found = match key {
+            [KeyField::InInterface] => interface(self.in_interface),
+            [KeyField::OutInterface] => interface(self.out_interface),
+            [KeyField::Address(side)] => {
+                let exact = map.exact(&Key::Address(self.address_of(*side)));
+                Some(exact.or_else(|| map.range(self.bits_of(*side))))
+            }
+            [KeyField::DestinationPort] => port.map(|port| map.range(port.into())),
+            [KeyField::Protocol, KeyField::DestinationPort] => {
+                port.map(|port| map.exact(&Key::ProtocolPort(protocol, port)))
+            }
+            [KeyField::Address(side), KeyField::Protocol, KeyField::DestinationPort] => {
+                port.map(|port| map.exact(&Key::AddressProtocolPort(self.address_of(*side), protocol, port)))
+            }
+            _ => None,
+        };
+        match found.flatten() {
+            None => Verb::Continue,
+            Some(Target::Accept) => Verb::Accept,
+            Some(Target::Drop) => Verb::Drop,
+            Some(Target::Return) => Verb::Return,
+            Some(Target::Jump(chain)) => Verb::Jump(chain),
+            Some(Target::Goto(chain)) => Verb::Goto(chain),
+        }
+    }
+
+    fn address_of(&self, side: Side) -> std::net::IpAddr {
+        match side {
+            Side::Source => self.packet.source,
+            Side::Destination => self.destination.0,
         }
     }
 
@@ -183,10 +231,7 @@ impl<'a> Run<'a> {
 
     /// The kernel takes type and code for the port of an ICMP message; what has neither is in no such set.
     fn is_in_port_set(&self, side: Side, set: usize) -> bool {
-        let address = match side {
-            Side::Source => self.packet.source,
-            Side::Destination => self.destination.0,
-        };
+        let address = self.address_of(side);
         let icmp = self.packet.icmp.map(|(icmp_type, code)| u16::from_be_bytes([icmp_type, code]));
         self.port_of(side)
             .or(icmp)

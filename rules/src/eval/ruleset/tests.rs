@@ -5,7 +5,9 @@ use tortie_api::net::{PortRange, Protocol};
 use super::*;
 use crate::compile::classic::{SetChange, SetType};
 use crate::graph::model::Member;
-use crate::ruleset::{Chain, ConntrackState, Hook, Match, Rule, SetKey, Side};
+use crate::ruleset::{
+    Chain, ConntrackState, Hook, Key, KeyField, Map, MapType, Match, Rule, SetKey, Side, Verdict,
+};
 
 const V4: IpVersion = IpVersion::V4;
 
@@ -14,7 +16,8 @@ fn chain(name: &str, rules: Vec<Rule>) -> Chain {
 }
 
 fn table(table: Table, hook: &'static str, rules: Vec<Rule>, chains: Vec<Chain>) -> TableContent {
-    TableContent { table, hooks: vec![Hook { chain: hook, inserted: rules, appended: Vec::new() }], chains }
+    let hooks = vec![Hook { chain: hook, inserted: rules, appended: Vec::new() }];
+    TableContent { table, hooks, chains, maps: Vec::new() }
 }
 
 fn forward(rules: Vec<Rule>, chains: Vec<Chain>) -> Result<Machine, MachineError> {
@@ -189,4 +192,77 @@ fn what_the_kernel_would_refuse_is_refused() {
         assert!(forward(vec![Rule::always(action.clone())], Vec::new()).is_err(), "{action:?}");
     }
     assert!(error(Rule::when(vec![Match::TcpSyn], Action::Drop)).contains("flags"));
+}
+
+fn with_map(lookup: Rule, holds: MapType, elements: Vec<(Key, Verdict)>) -> Result<Machine, MachineError> {
+    let mark = |bit| chain(&format!("bit{bit}"), vec![Rule::always(Action::SetMark(bit))]);
+    let rules = vec![lookup, Rule::always(Action::SetMark(0x100))];
+    let mut filter = table(Table::Filter, "FORWARD", rules, vec![mark(1), mark(2)]);
+    filter.maps = vec![Map { name: "m".to_owned(), holds, elements: elements.into_iter().collect() }];
+    Machine::new(V4, &[filter], &sets())
+}
+
+fn look_up(key: &[KeyField]) -> Rule {
+    Rule::always(Action::Lookup { key: key.to_vec(), map: "m".to_owned() })
+}
+
+#[test]
+fn a_map_that_says_nothing_leaves_it_to_the_next_rule() {
+    let to = |text: &str| Key::Address(text.parse().unwrap());
+    let elements = vec![
+        (to("10.0.0.1"), Verdict::Goto("bit1".into())),
+        (to("10.0.0.2"), Verdict::Jump("bit2".into())),
+        (to("10.0.0.3"), Verdict::Drop),
+    ];
+    let machine = with_map(look_up(&[KeyField::Address(Side::Source)]), MapType::Address, elements).unwrap();
+    let run = |source: &str| machine.run(&Packet { source: source.parse().unwrap(), ..packet() });
+    assert_eq!(run("10.0.0.1").mark, 1, "gone for good");
+    assert_eq!(run("10.0.0.2").mark, 0x102, "and back");
+    assert_eq!(run("10.0.0.3").fate, Fate::Dropped);
+    assert_eq!(run("10.0.0.4").mark, 0x100);
+}
+
+#[test]
+fn keys_are_what_the_packet_has() {
+    let lookup = [KeyField::Protocol, KeyField::DestinationPort];
+    let elements = || vec![(Key::ProtocolPort(6, 8080), Verdict::Drop)];
+    let machine = with_map(look_up(&lookup), MapType::ProtocolPort, elements()).unwrap();
+    let fate = |packet: &Packet| machine.run(packet).fate;
+    assert_eq!(fate(&packet()), Fate::Dropped);
+    assert_eq!(fate(&Packet { protocol: 17, ..packet() }), Fate::Accepted);
+    assert_eq!(fate(&Packet { destination_port: None, ..packet() }), Fate::Accepted);
+
+    let range = |first: &str, last: &str| Key::AddressRange(first.parse().unwrap(), last.parse().unwrap());
+    let elements = vec![
+        (range("10.0.0.2", "10.0.0.9"), Verdict::Drop),
+        (range("10.0.0.10", "10.0.0.10"), Verdict::Return),
+    ];
+    let key = [KeyField::Address(Side::Destination)];
+    let machine = with_map(look_up(&key), MapType::AddressRange, elements).unwrap();
+    let fate = |to: &str| machine.run(&Packet { destination: to.parse().unwrap(), ..packet() }).fate;
+    let fates = ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.10"].map(fate);
+    assert_eq!(fates, [Fate::Accepted, Fate::Dropped, Fate::Dropped, Fate::Accepted]);
+
+    let elements = vec![(Key::Interface("eth0".into()), Verdict::Drop)];
+    let machine = with_map(look_up(&[KeyField::OutInterface]), MapType::Interface, elements).unwrap();
+    assert_eq!(machine.run(&packet()).fate, Fate::Dropped);
+}
+
+#[test]
+fn maps_that_the_kernel_would_refuse_are_refused() {
+    let error =
+        |key: &[KeyField], holds, elements| with_map(look_up(key), holds, elements).unwrap_err().to_string();
+    let ports = [KeyField::Protocol, KeyField::DestinationPort];
+    let icmp = vec![(Key::ProtocolPort(1, 5), Verdict::Drop)];
+    assert_eq!(error(&ports, MapType::ProtocolPort, icmp), "map m: a port needs a protocol that has ports");
+    let wrong = error(&ports, MapType::Address, Vec::new());
+    assert_eq!(wrong, "set m holds something else than the rule asks for");
+    let range = |first: &str, last: &str| Key::AddressRange(first.parse().unwrap(), last.parse().unwrap());
+    let overlap = ["10.0.0.9", "10.0.0.8"].map(|to| (range("10.0.0.1", to), Verdict::Drop));
+    let source = [KeyField::Address(Side::Source)];
+    assert_eq!(error(&source, MapType::AddressRange, overlap.into()), "map m: ranges overlap");
+    let nowhere = vec![(Key::Address("10.0.0.1".parse().unwrap()), Verdict::Goto("nowhere".into()))];
+    assert_eq!(error(&source, MapType::Address, nowhere), "there is no chain nowhere");
+    let without_protocol = error(&[KeyField::DestinationPort], MapType::PortRange, Vec::new());
+    assert_eq!(without_protocol, "filter: FORWARD[0]: a port needs a protocol that has ports");
 }
