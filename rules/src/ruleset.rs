@@ -3,8 +3,8 @@
 //! Renderers turn it into text or netlink and decide nothing. Nothing here is a string that means
 //! something, but for names of chains, sets and interfaces.
 
-pub mod nft;
 mod map;
+pub mod nft;
 
 use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange, Protocol};

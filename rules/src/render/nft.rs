@@ -20,11 +20,13 @@
 mod actions;
 mod base;
 mod closed;
+mod maps;
 mod matches;
 mod sets;
 
 pub use self::base::{TABLE, TABLE_COMMENT, base_chain, chain_name, family, table};
-pub use self::closed::{closed, closed_hook};
+pub use self::closed::closed;
+pub use self::maps::{map, map_element, map_key, map_name};
 pub use self::sets::{element, set, set_name};
 
 use tortie_api::net::IpVersion;
@@ -110,6 +112,7 @@ fn is_counted(rule: &Rule) -> bool {
             Action::Jump(_)
             | Action::Goto(_)
             | Action::Return
+            | Action::Lookup { .. }
             | Action::ClearMark(_)
             | Action::SetMaskedMark { .. },
         ) => false,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tortie_api::net::{IpVersion, PortRange};
 
 use super::base::{chain_name, family};
+use super::maps;
 use crate::render::Table;
 use crate::ruleset::nft::{
     Checksum, Data, Expression, LogTarget, MetaKey, NatFlags, NatKind, Payload, Register, RejectKind, Verdict,
@@ -67,6 +68,7 @@ pub(super) fn push(
             nat(NatKind::Destination, version, to.ip(), Some(port), NO_FLAGS, out)?;
         }
         Action::SetDscp(value) => set_dscp(version, *value, out),
+        Action::Lookup { key, map } => maps::push_lookup(table, version, key, map, out)?,
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tortie_api::net::IpVersion;
 
 use super::{Content, chain_name};
 use crate::render::Table;
-use crate::ruleset::{Action, Chain, Hook, Match, Rule, nft};
+use crate::ruleset::{Action, Chain, Match, Rule, nft};
 
 /// Dispatch to host endpoints, for which no chain is there yet or which cannot be told apart.
 const HOST_DISPATCH: [&str; 2] = ["cali-from-host-endpoint", "cali-to-host-endpoint"];
@@ -44,13 +44,6 @@ pub fn closed(full_name: &str, version: IpVersion, workloads: &[String]) -> Cont
     let chain = Chain { name: name.to_owned(), rules };
     super::chain(table, version, &chain)
         .unwrap_or_else(|_| Content { chain: nft::Chain::plain(chain_name(table, name)), rules: Vec::new() })
-}
-
-/// The stand-in for a chain at a hook: it leads to our chain of that name, as ever.
-pub fn closed_hook(table: Table, version: IpVersion, chain: &'static str) -> Option<Content> {
-    let rule = Rule::always(Action::Jump(format!("cali-{chain}"))).comment(COMMENT);
-    let hook = Hook { chain, inserted: vec![rule], appended: Vec::new() };
-    super::hook(table, version, &hook).ok().flatten()
 }
 
 const COMMENT: &str = "closed: its rules were refused";

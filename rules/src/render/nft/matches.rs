@@ -90,7 +90,7 @@ impl Lowering {
         if !is_mine || net.prefix_len() == 0 {
             return if is_mine == negate { Vec::new() } else { one(Vec::new()) };
         }
-        let (full, bits) = (self.address(side), u32::from(net.prefix_len()));
+        let (full, bits) = (address(self.version, side), u32::from(net.prefix_len()));
         let bytes = |address: IpAddr, len: usize| match address {
             IpAddr::V4(address) => Data::new(&address.octets()[..len]),
             IpAddr::V6(address) => Data::new(&address.octets()[..len]),
@@ -110,15 +110,6 @@ impl Lowering {
         one(out)
     }
 
-    const fn address(&self, side: Side) -> Payload {
-        match (self.version, side) {
-            (IpVersion::V4, Side::Source) => Payload::IPV4_SOURCE,
-            (IpVersion::V4, Side::Destination) => Payload::IPV4_DESTINATION,
-            (IpVersion::V6, Side::Source) => Payload::IPV6_SOURCE,
-            (IpVersion::V6, Side::Destination) => Payload::IPV6_DESTINATION,
-        }
-    }
-
     /// `ip daddr @set`, or `ip daddr . meta l4proto . th dport @set`.
     fn set(
         &self,
@@ -127,10 +118,10 @@ impl Lowering {
         key: SetKey,
         negate: bool,
     ) -> Result<Vec<Expression>, &'static str> {
-        let address = self.address(side);
-        let mut out = vec![Expression::Payload { payload: address, to: REG }];
+        let payload = address(self.version, side);
+        let mut out = vec![Expression::Payload { payload, to: REG }];
         if key == SetKey::AddressPort {
-            let protocol = REG.after(address.len as usize).ok_or(TOO_LONG)?;
+            let protocol = REG.after(payload.len as usize).ok_or(TOO_LONG)?;
             let port = protocol.after(1).ok_or(TOO_LONG)?;
             out.push(Expression::Meta { key: MetaKey::Protocol, to: protocol });
             out.push(Expression::Payload { payload: port_of(side), to: port });
@@ -225,7 +216,7 @@ fn only(bits: Bits) -> Expression {
 }
 
 /// `meta l4proto tcp`.
-pub(super) fn is_protocol(number: u8, comparison: Comparison) -> Vec<Expression> {
+fn is_protocol(number: u8, comparison: Comparison) -> Vec<Expression> {
     vec![Expression::Meta { key: MetaKey::Protocol, to: REG }, compare(comparison, Data::u8(number))]
 }
 
@@ -288,7 +279,18 @@ const fn state_bit(state: ConntrackState) -> Bits {
     }
 }
 
-const fn port_of(side: Side) -> Payload {
+/// `ip saddr` and its like.
+pub(super) const fn address(version: IpVersion, side: Side) -> Payload {
+    match (version, side) {
+        (IpVersion::V4, Side::Source) => Payload::IPV4_SOURCE,
+        (IpVersion::V4, Side::Destination) => Payload::IPV4_DESTINATION,
+        (IpVersion::V6, Side::Source) => Payload::IPV6_SOURCE,
+        (IpVersion::V6, Side::Destination) => Payload::IPV6_DESTINATION,
+    }
+}
+
+/// `th sport`, `th dport`.
+pub(super) const fn port_of(side: Side) -> Payload {
     match side {
         Side::Source => Payload::SOURCE_PORT,
         Side::Destination => Payload::DESTINATION_PORT,
