@@ -9,6 +9,7 @@ pub mod iptables;
 pub mod link;
 pub mod neigh;
 pub mod netlink;
+pub mod nft;
 pub mod nftables;
 pub mod reconcile;
 pub mod retry;

@@ -10,6 +10,7 @@
 //! receive buffer (`ENOBUFS`) and say nothing more: a request that fails is always answered.
 //! What the messages mean is not known here; see [`crate::ipset`] and [`crate::rtnl`].
 
+mod atomic;
 mod channel;
 mod wire;
 
@@ -18,7 +19,7 @@ use std::io;
 use nix::errno::Errno;
 
 pub use channel::{Channel, DumpSink, Protocol, Reply};
-pub use wire::{Attribute, Attributes, Batch, Message, Messages, Writer, be16, be32};
+pub use wire::{Attribute, Attributes, Batch, Message, Messages, Writer, be16, be32, be64};
 
 /// Why the kernel did not do what one message asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::wire::HEADER_LEN;
 use super::{Attributes, Batch, Message, Messages, NetlinkError, Refusal};
 
 /// `NLMSG_ERROR`: a refusal, or an acknowledgement when the code is 0.
-const ERROR: u16 = 2;
+pub(super) const ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
 const DONE: u16 = 3;
 /// `NLM_F_DUMP`.
@@ -81,8 +81,10 @@ pub struct Channel {
     protocol: Protocol,
     socket: Option<Socket>,
     sequence: u32,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     requests: usize,
+    /// Wanted send buffer in bytes; the kernel's default if absent.
+    send_buffer: Option<usize>,
 }
 
 impl std::fmt::Debug for Channel {
@@ -94,7 +96,12 @@ impl std::fmt::Debug for Channel {
 impl Channel {
     /// A channel in the network namespace of the thread that first uses it.
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, socket: None, sequence: 1, buffer: Vec::new(), requests: 0 }
+        Self { protocol, socket: None, sequence: 1, buffer: Vec::new(), requests: 0, send_buffer: None }
+    }
+
+    /// The same with a send buffer of about so many bytes; without privileges the kernel gives less.
+    pub fn with_send_buffer(self, bytes: usize) -> Self {
+        Self { send_buffer: Some(bytes), ..self }
     }
 
     /// Sends made since the beginning: batches, queries and dumps.
@@ -151,17 +158,8 @@ impl Channel {
     }
 
     fn send(&mut self, batch: &mut Batch) -> Result<u32, NetlinkError> {
-        if self.socket.is_none() {
-            self.socket = Some(open(self.protocol).map_err(NetlinkError::Open)?);
-            self.buffer.clear();
-            self.buffer.reserve_exact(DATAGRAM);
-        }
-        let Some(socket) = &self.socket else { return Err(NetlinkError::Malformed("no socket")) };
-        let first = self.sequence;
-        let count = u32::try_from(batch.len()).map_err(|_| NetlinkError::Malformed("too many messages"))?;
-        // 0 is the number of events; it must never be ours.
-        self.sequence = first.checked_add(count).filter(|next| *next < u32::MAX / 2).unwrap_or(1);
-        self.requests += 1;
+        let first = self.reserve(batch.len())?;
+        let socket = self.socket.as_ref().ok_or(NetlinkError::Malformed("no socket"))?;
         let bytes = batch.seal(first);
         loop {
             match socket.send(bytes, 0) {
@@ -173,6 +171,36 @@ impl Channel {
                 }
             }
         }
+    }
+
+    /// The socket, opened if it is not.
+    pub(super) fn connect(&mut self) -> Result<&Socket, NetlinkError> {
+        if self.socket.is_none() {
+            let socket = open(self.protocol).map_err(NetlinkError::Open)?;
+            if let Some(bytes) = self.send_buffer {
+                grow_send_buffer(&socket, bytes);
+            }
+            self.socket = Some(socket);
+            self.buffer.clear();
+            self.buffer.reserve_exact(DATAGRAM);
+        }
+        self.socket.as_ref().ok_or(NetlinkError::Malformed("no socket"))
+    }
+
+    /// Numbers for so many messages, of which the first is returned, and a socket for them.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<u32, NetlinkError> {
+        self.connect()?;
+        let count = u32::try_from(count).map_err(|_| NetlinkError::Malformed("too many messages"))?;
+        // 0 is the number of events; it must never be ours.
+        let first = if self.sequence.saturating_add(count) < u32::MAX / 2 { self.sequence } else { 1 };
+        self.sequence = first.saturating_add(count);
+        self.requests += 1;
+        Ok(first)
+    }
+
+    /// Forgets the socket: the next request opens another.
+    pub(super) fn close(&mut self) {
+        self.socket = None;
     }
 
     fn collect(
@@ -295,9 +323,16 @@ pub(crate) fn grow_receive_buffer(socket: &Socket) {
     }
 }
 
+/// Asks for so many bytes; without privileges in the first user namespace only up to `wmem_max`.
+fn grow_send_buffer(socket: &Socket, bytes: usize) {
+    if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &bytes);
+    }
+}
+
 /// The refusal in an error message, `None` for an acknowledgement, and the payload of the request.
 /// The payload of `NLMSG_DONE` begins with the same code.
-fn parse_error<'a>(message: &Message<'a>) -> Result<(Option<Refusal>, &'a [u8]), NetlinkError> {
+pub(super) fn parse_error<'a>(message: &Message<'a>) -> Result<(Option<Refusal>, &'a [u8]), NetlinkError> {
     let payload = message.payload;
     let Some((code, rest)) = payload.split_first_chunk::<4>() else {
         return Err(NetlinkError::Malformed("error without a code"));

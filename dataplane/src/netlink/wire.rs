@@ -8,6 +8,8 @@
 //! Lengths are written when the end is known (back-patched), so nothing is measured beforehand.
 //! Header fields are in host order (`linux/netlink.h`).
 
+use std::ops::Range;
+
 use super::NetlinkError;
 
 pub(super) const HEADER_LEN: usize = 16;
@@ -93,14 +95,30 @@ impl Batch {
         self.awaited = None;
     }
 
-    /// Numbers the messages from `first` on and asks for an acknowledgement of the last one, or of
-    /// [the one to wait for](Self::await_last).
-    pub(crate) fn seal(&mut self, first: u32) -> &[u8] {
+    /// Numbers these messages from `first` on and returns their bytes.
+    pub(crate) fn number(&mut self, messages: Range<usize>, first: u32) -> &[u8] {
         let mut sequence = first;
-        for &start in &self.starts {
+        for &start in &self.starts[messages.clone()] {
             self.bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
             sequence = sequence.wrapping_add(1);
         }
+        &self.bytes[self.offset(messages.start)..self.offset(messages.end)]
+    }
+
+    /// The bytes of a message, with its header.
+    pub(crate) fn bytes_of(&self, message: usize) -> Option<&[u8]> {
+        self.starts.get(message).map(|start| &self.bytes[*start..self.offset(message + 1)])
+    }
+
+    /// Where a message begins, or where the last one ends.
+    pub(crate) fn offset(&self, message: usize) -> usize {
+        self.starts.get(message).copied().unwrap_or(self.bytes.len())
+    }
+
+    /// Numbers the messages from `first` on and asks for an acknowledgement of the last one, or of
+    /// [the one to wait for](Self::await_last).
+    pub(crate) fn seal(&mut self, first: u32) -> &[u8] {
+        self.number(0..self.len(), first);
         if let Some(&start) = self.starts.get(self.awaited()) {
             let flags = u16::from_ne_bytes([self.bytes[start + 6], self.bytes[start + 7]]) | ACK;
             self.bytes[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
@@ -160,6 +178,21 @@ impl Writer<'_> {
     /// Bytes in network order, marked as such: an address.
     pub fn be_bytes(&mut self, kind: u16, value: &[u8]) {
         self.bytes(kind | NET_BYTEORDER, value);
+    }
+
+    /// 16 bits in network order, not marked: nf_tables takes them so.
+    pub fn plain_be16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// 32 bits in network order, not marked.
+    pub fn plain_be32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// 64 bits in network order, not marked.
+    pub fn plain_be64(&mut self, kind: u16, value: u64) {
+        self.bytes(kind, &value.to_be_bytes());
     }
 
     /// Text with the terminating zero.
@@ -296,6 +329,11 @@ pub fn be16(attribute: &Attribute<'_>) -> Result<u16, NetlinkError> {
 /// 32 bits in network order.
 pub fn be32(attribute: &Attribute<'_>) -> Result<u32, NetlinkError> {
     attribute.array().map(u32::from_be_bytes)
+}
+
+/// 64 bits in network order.
+pub fn be64(attribute: &Attribute<'_>) -> Result<u64, NetlinkError> {
+    attribute.array().map(u64::from_be_bytes)
 }
 
 /// Attributes one after the other.

@@ -231,11 +231,11 @@ impl FieldType {
         }
     }
 
-    /// Whether values are in the host's byte order, not the network's.
+    /// Whether values are in the host's byte order, not the network's. Of single bytes and names, what nft takes them for.
     pub const fn is_host_order(self) -> bool {
         matches!(
             self,
-            Self::Mark | Self::InterfaceIndex | Self::Interface | Self::ConntrackState | Self::AddressType
+            Self::Family | Self::Mark | Self::InterfaceIndex | Self::Interface | Self::ConntrackState | Self::AddressType
         )
     }
 }

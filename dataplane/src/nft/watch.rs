@@ -1,0 +1,244 @@
+//! Who changed what: the kernel tells of every commit.
+//!
+//! ```text
+//!   NEWRULE ip calico cali-a | DELSETELEM ip calico cali-s | ... | NEWGEN 12 by 4711 "nft"     one commit
+//! ```
+//!
+//! Each message carries the netlink port of who committed, so what we did ourselves is recognised by
+//! [`super::Socket::port`]. The content is not looked at: who wants to know reads it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use tortie_rules::ruleset::nft::TableId;
+
+use super::numbers::message;
+use super::object::{CHAIN_NAME, RULE_CHAIN, SET_NAME, TABLE, read_family};
+use super::{HEADER_LEN, SUBSYSTEM};
+use crate::netlink::{Attributes, Message, Messages, NetlinkError, be32};
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+/// `NFTA_GEN_ID`, `NFTA_GEN_PROC_PID`, `NFTA_GEN_PROC_NAME`.
+const GENERATION_ID: u16 = 1;
+const PROCESS_ID: u16 = 2;
+const PROCESS_NAME: u16 = 3;
+/// Larger than any datagram of the kernel's here.
+const DATAGRAM: usize = 128 * 1024;
+/// Room for what is committed at once, in bytes. What does not fit is lost, and told as such.
+const EVENT_BUFFER: usize = 8 * 1024 * 1024;
+
+/// What a commit did something to. Whether it came, changed or went is not told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The table itself.
+    Table(TableId),
+    /// A chain itself: not its rules.
+    Chain(TableId, String),
+    /// Rules of a chain.
+    Rules(TableId, String),
+    /// A set itself: not its elements.
+    Set(TableId, String),
+    /// Elements of a set.
+    Elements(TableId, String),
+    /// Something else: a flowtable, a counter with a name.
+    Other(TableId, String),
+}
+
+impl Change {
+    /// Its table.
+    pub fn table(&self) -> &TableId {
+        match self {
+            Self::Table(table)
+            | Self::Chain(table, _)
+            | Self::Rules(table, _)
+            | Self::Set(table, _)
+            | Self::Elements(table, _)
+            | Self::Other(table, _) => table,
+        }
+    }
+}
+
+/// What somebody committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// The netlink port of who did it.
+    pub port: u32,
+    /// The generation since then; `None` while its end has not been heard.
+    pub generation: Option<u32>,
+    /// The thread that did it, as the first process namespace numbers it.
+    pub process: u32,
+    /// That one's name.
+    pub program: String,
+    /// What was done something to; of tables whose family the tree does not know, nothing.
+    pub changes: BTreeSet<Change>,
+}
+
+/// What was heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Commits, in order. One that was only heard in part has no generation yet, and goes on in the next.
+    pub commits: Vec<Commit>,
+    /// Something was lost: anything may have changed.
+    pub lost: bool,
+}
+
+/// Hears of commits in this thread's network namespace.
+pub struct Watch {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Watch {
+    /// Readable when somebody has committed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Watch {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the kernel gives no such socket.
+    pub fn open() -> Result<Self, NetlinkError> {
+        Self::with_event_buffer(EVENT_BUFFER)
+    }
+
+    /// The same with a receive buffer of about so many bytes.
+    ///
+    /// # Errors
+    /// When the kernel gives no such socket.
+    pub fn with_event_buffer(bytes: usize) -> Result<Self, NetlinkError> {
+        let socket = subscribe(bytes).map_err(NetlinkError::Open)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// What was committed since the last time, without waiting.
+    pub fn poll(&mut self) -> Heard {
+        let mut heard = Heard::default();
+        loop {
+            match self.receive() {
+                Ok(true) => {
+                    for message in Messages::new(&self.buffer) {
+                        if let Err(error) = message.and_then(|message| heard.take(&message)) {
+                            tracing::debug!(%error, "event of nf_tables not understood");
+                            heard.lost = true;
+                        }
+                    }
+                }
+                Ok(false) => return heard,
+                Err(error) => {
+                    heard.lost = true;
+                    // The kernel clears the error by telling it. Any other will be told at the next poll.
+                    if error.raw_os_error() != Some(Errno::ENOBUFS as i32) {
+                        return heard;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next datagram of the kernel; false when there is none.
+    fn receive(&mut self) -> io::Result<bool> {
+        loop {
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer, nix::libc::MSG_TRUNC) {
+                Ok((_, sender)) if sender.port_number() != 0 => {}
+                Ok((len, _)) if len > self.buffer.len() => return Err(Errno::ENOBUFS.into()),
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn subscribe(buffer: usize) -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &buffer).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &buffer);
+    }
+    socket.add_membership(GROUP)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+impl Heard {
+    /// Takes in an event.
+    fn take(&mut self, message: &Message<'_>) -> Result<(), NetlinkError> {
+        if message.kind >> 8 != SUBSYSTEM {
+            return Ok(());
+        }
+        let is_open = |commit: &Commit| commit.generation.is_none() && commit.port == message.port;
+        if !self.commits.last().is_some_and(is_open) {
+            self.commits.push(Commit { port: message.port, ..Commit::default() });
+        }
+        let Some(commit) = self.commits.last_mut() else { return Ok(()) };
+        if message.kind & 0xff == message::NEW_GENERATION {
+            return commit.end(message.payload);
+        }
+        commit.changes.extend(read_change(message)?);
+        Ok(())
+    }
+}
+
+impl Commit {
+    fn end(&mut self, payload: &[u8]) -> Result<(), NetlinkError> {
+        for attribute in Attributes::after(payload, HEADER_LEN)? {
+            let attribute = attribute?;
+            match attribute.kind {
+                GENERATION_ID => self.generation = Some(be32(&attribute)?),
+                PROCESS_ID => self.process = be32(&attribute)?,
+                PROCESS_NAME => attribute.text()?.clone_into(&mut self.program),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_change(message: &Message<'_>) -> Result<Option<Change>, NetlinkError> {
+    let name_attribute = match message.kind & 0xff {
+        message::NEW_TABLE | message::DEL_TABLE => TABLE,
+        message::NEW_CHAIN | message::DEL_CHAIN => CHAIN_NAME,
+        message::NEW_RULE | message::DEL_RULE => RULE_CHAIN,
+        message::NEW_SET..=message::DEL_ELEMENT | message::NEW_OBJECT..=message::DEL_FLOWTABLE => SET_NAME,
+        _ => return Ok(None),
+    };
+    let Some(family) = read_family(message.payload) else { return Ok(None) };
+    let (mut table, mut name) = (None, None);
+    for attribute in Attributes::after(message.payload, HEADER_LEN)? {
+        let attribute = attribute?;
+        if attribute.kind == TABLE {
+            table = Some(TableId::new(family, attribute.text()?));
+        }
+        if attribute.kind == name_attribute {
+            name = Some(attribute.text()?.to_owned());
+        }
+    }
+    let (Some(table), Some(name)) = (table, name) else {
+        return Err(NetlinkError::Malformed("event without a name"));
+    };
+    Ok(Some(match message.kind & 0xff {
+        message::NEW_TABLE | message::DEL_TABLE => Change::Table(table),
+        message::NEW_CHAIN | message::DEL_CHAIN => Change::Chain(table, name),
+        message::NEW_RULE | message::DEL_RULE => Change::Rules(table, name),
+        message::NEW_SET | message::DEL_SET => Change::Set(table, name),
+        message::NEW_ELEMENT | message::DEL_ELEMENT => Change::Elements(table, name),
+        _ => Change::Other(table, name),
+    }))
+}
