@@ -9,6 +9,8 @@
 //! Attributes stand in the order in which libnftnl writes them, so that messages can be compared byte by byte with those of
 //! `nft`. Nothing here decides what is in a table.
 
+pub mod driver;
+
 mod element;
 mod entry;
 mod expression;

@@ -1,0 +1,84 @@
+//! Settings of nftables mode.
+
+use std::time::Duration;
+
+use tortie_rules::compile::Marks;
+use tortie_rules::compile::config::{AllowAction, DenyAction};
+
+use super::Settings;
+use super::values::{duration, mask, one_of};
+
+/// Whether rules go into tables of nftables' own, not through iptables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NftablesMode {
+    /// If kube-proxy does so on this node.
+    #[default]
+    Auto,
+    /// No.
+    Disabled,
+    /// Yes.
+    Enabled,
+}
+
+/// What has settings of its own in nftables mode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NftablesOptions {
+    /// `NftablesFilterAllowAction`
+    pub filter_allow: AllowAction,
+    /// `NftablesMangleAllowAction`
+    pub mangle_allow: AllowAction,
+    /// `NftablesFilterDenyAction`
+    pub filter_deny: DenyAction,
+    /// `NftablesMarkMask`
+    pub mark_mask: u32,
+    /// `NftablesRefreshInterval`; zero turns it off.
+    pub refresh: Duration,
+}
+
+impl Default for NftablesOptions {
+    fn default() -> Self {
+        Self {
+            filter_allow: AllowAction::Accept,
+            mangle_allow: AllowAction::Accept,
+            filter_deny: DenyAction::Drop,
+            mark_mask: 0xffff_0000,
+            refresh: Duration::from_mins(3),
+        }
+    }
+}
+
+const ALLOW: &[(&str, AllowAction)] = &[("ACCEPT", AllowAction::Accept), ("RETURN", AllowAction::Return)];
+const DENY: &[(&str, DenyAction)] = &[("DROP", DenyAction::Drop), ("REJECT", DenyAction::Reject)];
+
+pub(super) fn mode(s: &mut Settings, value: &str) -> Result<(), String> {
+    use NftablesMode::{Auto, Disabled, Enabled};
+    s.nftables_mode = one_of(value, &[("Auto", Auto), ("Disabled", Disabled), ("Enabled", Enabled)])?;
+    Ok(())
+}
+
+pub(super) fn filter_allow(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.filter_allow = one_of(value, ALLOW)?;
+    Ok(())
+}
+
+pub(super) fn mangle_allow(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.mangle_allow = one_of(value, ALLOW)?;
+    Ok(())
+}
+
+pub(super) fn filter_deny(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.filter_deny = one_of(value, DENY)?;
+    Ok(())
+}
+
+pub(super) fn mark_mask(s: &mut Settings, value: &str) -> Result<(), String> {
+    let mask = mask(value)?;
+    Marks::from_mask(mask).map_err(|error| error.to_string())?;
+    s.nftables.mark_mask = mask;
+    Ok(())
+}
+
+pub(super) fn refresh(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.refresh = duration(value, 1.0)?;
+    Ok(())
+}

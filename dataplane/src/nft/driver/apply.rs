@@ -1,0 +1,190 @@
+//! Brings a table's plan into the kernel, and finds out what to leave aside when it is refused.
+//!
+//! ```text
+//!  steps ──► one transaction ──► done
+//!              │ refused: nothing of it is in force, and every refused message is named
+//!              ├─ something is not there that should be ─► read the table again, and again
+//!              ├─ how chains lead to each other ──────────► the culprits are searched for and closed, again
+//!              ├─ a set or its elements ─► the set is set aside, chains that look into it are closed, again
+//!              └─ rules ─► their chains are closed, again
+//! ```
+//!
+//! What is too large for one send is prepared in portions, of which nothing is in use yet, and switched to in one.
+
+use std::collections::BTreeSet;
+
+use nix::errno::Errno;
+
+use super::NftTable;
+use super::isolate::is_about_paths;
+use super::plan::{Step, Steps};
+use super::quarantine::Thing;
+use crate::nft::{CommitError, Failure, ObjectKind, Removal, Transaction};
+use crate::reconcile::{Driver, Phase, Problem, Report};
+use crate::steer::chain as words;
+
+/// How often one apply tries.
+const MAX_ROUNDS: usize = 32;
+/// How often it reads the table again because what is there is not what was known.
+const MAX_READS: usize = 2;
+
+impl NftTable {
+    /// Does all there is to do in a phase.
+    pub(super) fn run(&mut self, phase: Phase) -> Report {
+        let before = self.socket.requests();
+        let mut report = Report::default();
+        let outcome = self.settle(phase, &mut report);
+        report.problems.extend(outcome.err().map(|error| self.problem("", error)));
+        if phase == Phase::Enforce {
+            report.problems.extend(self.standing_problems());
+        }
+        report.calls += self.socket.requests() - before;
+        report
+    }
+
+    fn settle(&mut self, phase: Phase, report: &mut Report) -> Result<(), String> {
+        let mut reads = 0;
+        for _ in 0..MAX_ROUNDS {
+            if !self.state.is_known {
+                self.observe().map_err(|error| words(&error))?;
+            }
+            self.read_unread().map_err(|error| words(&error))?;
+            let steps = self.state.steps(phase);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            match self.commit(&steps) {
+                Ok(()) => {
+                    report.changed += steps.chains.len() + steps.sets.len();
+                    self.state.believe(&steps);
+                }
+                Err(CommitError::Refused { failures, ahead }) => {
+                    self.failures += 1;
+                    self.state.is_known &= ahead == 0;
+                    let is_learned =
+                        (ahead == 0 && is_about_paths(&failures) && self.isolate(&steps, &failures))
+                            || self.learn(&failures, reads < MAX_READS);
+                    if !is_learned {
+                        self.state.is_known = false;
+                        reads += 1;
+                        if reads > MAX_READS {
+                            return Err(words(&CommitError::Refused { failures, ahead }));
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.failures += 1;
+                    self.state.is_known = false;
+                    return Err(words(&error));
+                }
+            }
+        }
+        Err(format!("still refused after {MAX_ROUNDS} attempts"))
+    }
+
+    /// Sets aside what was refused. `false` when the table has to be read again, since what is there is not what was
+    /// known, or since nothing can be set aside.
+    fn learn(&mut self, failures: &[Failure], may_read: bool) -> bool {
+        let is_drift = |failure: &Failure| {
+            let drifts = [Errno::ENOENT, Errno::EEXIST, Errno::EBUSY];
+            drifts.iter().any(|errno| failure.refusal.is(*errno))
+        };
+        if may_read && failures.iter().all(is_drift) {
+            return false;
+        }
+        let blamed: Vec<(Thing, String)> = failures
+            .iter()
+            .filter_map(|failure| {
+                Some((blamed(&failure.object.as_ref()?.kind)?, failure.refusal.to_string()))
+            })
+            .collect();
+        // Rules that look into a refused set are refused for it.
+        let has_sets = blamed.iter().any(|(thing, _)| matches!(thing, Thing::Set(_)));
+        let mut is_new = false;
+        for (thing, error) in blamed {
+            if matches!(thing, Thing::Set(_)) == has_sets {
+                is_new |= self.set_aside(thing, error);
+            }
+        }
+        is_new
+    }
+
+    pub(super) fn set_aside(&mut self, thing: Thing, error: String) -> bool {
+        if self.is_closed(&thing) {
+            return false;
+        }
+        tracing::error!(driver = self.name(), %thing, error, "refused by the kernel, closing it");
+        let chains = match &thing {
+            Thing::Chain(name) => vec![name.clone()],
+            Thing::Set(name) => self.state.users_of(&BTreeSet::from([name.clone()])),
+        };
+        let is_new = self.state.quarantine.close(thing, error);
+        chains.iter().for_each(|name| self.state.settle_chain(name));
+        is_new
+    }
+
+    /// All steps in one transaction; if that is too large for the socket, what nothing refers to yet goes ahead.
+    fn commit(&mut self, steps: &Steps) -> Result<(), CommitError> {
+        let mut transaction = self.transaction(steps);
+        self.commits += 1;
+        self.socket.commit(&mut transaction, None)
+    }
+
+    pub(super) fn transaction(&self, steps: &Steps) -> Transaction {
+        let mut transaction = Transaction::new();
+        steps.prepare.iter().for_each(|step| self.push(step, &mut transaction));
+        transaction.split_here();
+        steps.switch.iter().for_each(|step| self.push(step, &mut transaction));
+        transaction
+    }
+
+    fn push(&self, step: &Step, transaction: &mut Transaction) {
+        let table = &self.id;
+        match step {
+            Step::AddTable(table) => transaction.add_table(table),
+            Step::DeleteTable => transaction.remove_table(table, Removal::MustExist),
+            Step::AddChain(chain) => transaction.add_chain(table, chain),
+            Step::Flush(chain) => transaction.flush_chain(table, chain),
+            Step::AddRules(content) => {
+                for rule in &content.rules {
+                    transaction.add_rule(table, &content.chain.name, rule);
+                }
+            }
+            Step::DeleteChain(chain) => transaction.remove_chain(table, chain, Removal::MustExist),
+            Step::AddSet(set) => transaction.add_set(table, set),
+            Step::AddElements(set, elements) => transaction.add_elements(table, set, elements),
+            Step::DeleteElements(set, elements) => {
+                transaction.remove_elements(table, set, elements, Removal::MustExist);
+            }
+            Step::DeleteSet(set) => transaction.remove_set(table, set, Removal::MustExist),
+        }
+    }
+
+    /// What is closed, and why.
+    fn standing_problems(&self) -> Vec<Problem> {
+        let refused = self.state.quarantine.faults();
+        let refused = refused.map(|(thing, error)| self.problem(&thing.to_string(), error.to_owned()));
+        let unsayable = self.unsayable.iter();
+        let unsayable = unsayable.map(|(chain, why)| self.problem(&format!("chain {chain}"), why.clone()));
+        refused.chain(unsayable).collect()
+    }
+
+    /// A problem of a part of this table, or of the table itself.
+    fn problem(&self, part: &str, error: String) -> Problem {
+        let object = if part.is_empty() {
+            format!("table {}", self.id)
+        } else {
+            format!("{part} (table {})", self.id)
+        };
+        Problem { object, error }
+    }
+}
+
+/// What is closed when a message about this is refused.
+fn blamed(kind: &ObjectKind) -> Option<Thing> {
+    match kind {
+        ObjectKind::Rule { chain, .. } => Some(Thing::Chain(chain.clone())),
+        ObjectKind::Set(set) | ObjectKind::Elements { set, .. } => Some(Thing::Set(set.clone())),
+        ObjectKind::Table | ObjectKind::Chain(_) | ObjectKind::Flowtable(_) => None,
+    }
+}
