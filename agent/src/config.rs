@@ -9,6 +9,7 @@
 mod derived;
 mod hosts;
 mod layers;
+mod native;
 mod network;
 mod params;
 mod values;
@@ -23,12 +24,17 @@ use tortie_rules::compile::Config as CompileConfig;
 use self::derived::Derived;
 pub use self::hosts::Excluded;
 pub use self::layers::{Layer, from_environment, from_file, from_resource};
+pub use self::native::{NftablesMode, NftablesOptions};
 
 /// Everything that can be set and has an effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Options of the compiler.
     pub compile: CompileConfig,
+    /// `NFTablesMode`
+    pub nftables_mode: NftablesMode,
+    /// What counts instead in nftables mode.
+    pub nftables: NftablesOptions,
     /// `IptablesBackend`
     pub iptables_backend: BackendChoice,
     /// `FeatureDetectOverride`
@@ -83,6 +89,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             compile: CompileConfig::default(),
+            nftables_mode: NftablesMode::Auto,
+            nftables: NftablesOptions::default(),
             iptables_backend: BackendChoice::Auto,
             feature_override: String::new(),
             iptables_refresh: Duration::from_mins(3),
@@ -153,6 +161,23 @@ impl Settings {
             problems.push(SettingProblem { source, name, message });
         }
         (settings, problems)
+    }
+
+    /// The same with what counts in nftables mode. Felix has settings of their own for it, and so have we.
+    ///
+    /// # Errors
+    /// When the mark mask has no bit for WireGuard, which then is off; the settings are returned all the same.
+    pub fn for_nftables(&self) -> (Self, Option<String>) {
+        let mut settings = self.clone();
+        let options = &self.nftables;
+        let compile = &mut settings.compile;
+        compile.filter_allow = options.filter_allow;
+        compile.mangle_allow = options.mangle_allow;
+        compile.filter_deny = options.filter_deny;
+        settings.iptables_refresh = options.refresh;
+        settings.derived.mark_mask = options.mark_mask;
+        let error = settings.derived.set_marks(&mut settings.compile).err();
+        (settings, error.map(|error| format!("{error} with WireGuard, which stays off")))
     }
 
     /// Where health is served, if it is.

@@ -14,9 +14,13 @@
 mod family;
 mod feed;
 mod kernel;
+mod layers;
+mod mode;
+mod sets;
 mod sweep;
 mod tenure;
 mod waiting;
+mod watch;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
@@ -24,17 +28,18 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tortie_api::Kind;
-use tortie_api::resource::Resource;
+use tortie_datastore::Datastore;
 use tortie_datastore::mirror::{Mirror, MirrorEvent};
-use tortie_datastore::{Datastore, Stored};
 use tortie_rules::graph::{Graph, Options as GraphOptions};
 
 use self::feed::Feed;
 use self::kernel::Kernel;
+use self::layers::{FelixLayers, report_settings};
+use self::mode::ModeWatch;
 pub use self::tenure::Tenure;
 use self::waiting::Waiting;
 pub use self::waiting::{Answer, Ticket, ticket};
-use crate::config::{Layer, SettingProblem, Settings, from_resource};
+use crate::config::{Layer, Settings};
 use crate::mailbox::{Inbox, Mailbox};
 use crate::shared::Shared;
 
@@ -173,6 +178,7 @@ struct Engine<'a> {
     mirror: Arc<Mirror>,
     felix: FelixLayers,
     settings: Settings,
+    mode: ModeWatch,
     graph: Graph,
     feed: Feed,
     kernel: Kernel,
@@ -200,12 +206,14 @@ impl<'a> Engine<'a> {
     /// `known` are the layers of the engine before.
     fn start(context: &'a Context, generation: u64, known: &FelixLayers) -> anyhow::Result<Self> {
         let felix = known.read_again(context)?;
-        let (settings, mut problems) = felix.resolve(&context.local_layers);
+        let (wanted, mut problems) = felix.resolve(&context.local_layers);
+        let mode = ModeWatch::open(&wanted);
+        let settings = mode.effective(&wanted, &mut problems);
         let mailbox = context.mailbox.clone();
         let wake = Arc::new(move || {
             mailbox.send(Input::Woken);
         });
-        let kernel = Kernel::open(&settings, wake)?;
+        let kernel = Kernel::open(&settings, mode.is_native(), wake)?;
         problems.extend(kernel.left_out.iter().cloned());
         report_settings(context, &settings, &problems);
         let mut graph = Graph::new(GraphOptions {
@@ -231,7 +239,8 @@ impl<'a> Engine<'a> {
             generation,
             mirror: Arc::new(mirror),
             felix,
-            settings,
+            settings: wanted,
+            mode,
             graph,
             feed,
             kernel,
@@ -259,6 +268,9 @@ impl<'a> Engine<'a> {
             }
             self.take_links();
             let now = Instant::now();
+            if self.mode.has_changed(now) {
+                return Ok(End::Restart);
+            }
             self.kernel.poll_rules(now);
             let hold = self.unsettled_since.map(|since| since + SETTLE).filter(|until| *until > now);
             if self.in_sync && hold.is_none() {
@@ -267,6 +279,7 @@ impl<'a> Engine<'a> {
             self.context.shared.set_busy(false);
             // Before the datastore is in sync nothing is due.
             let deadline = if self.in_sync { hold.or(self.kernel.next_deadline(now)) } else { None };
+            let deadline = deadline.into_iter().chain(self.mode.next_deadline()).min();
             let mut fds = vec![self.context.inbox.as_fd(), self.kernel.links_fd()];
             fds.extend(self.kernel.rules_fd());
             sleep_until(&mut fds, deadline)?;
@@ -401,89 +414,4 @@ impl<'a> Engine<'a> {
             tracing::warn!(%error, "cannot start a thread");
         }
     }
-}
-
-/// The `FelixConfiguration` objects that concern this node.
-struct FelixLayers {
-    node_name: String,
-    default: Option<Layer>,
-    node: Option<Layer>,
-    changed: bool,
-}
-
-impl FelixLayers {
-    fn new(node: &str) -> Self {
-        Self { node_name: format!("node.{node}"), default: None, node: None, changed: false }
-    }
-
-    /// Those that are there now. Of these ones they keep what they have no good value for.
-    fn read_again(&self, context: &Context) -> anyhow::Result<Self> {
-        let mut layers = Self::new(&context.node);
-        let list = context.store.list(Kind::FelixConfiguration, None)?;
-        for Stored { resource, .. } in &list.items {
-            if let Resource::FelixConfiguration(object) = &**resource {
-                let name = &object.metadata.name;
-                let before = self.of(name).cloned();
-                layers.put(name, Some(from_resource(name, &object.spec)), before.as_ref());
-            }
-        }
-        layers.changed = false;
-        Ok(layers)
-    }
-
-    /// The layer of a `FelixConfiguration`.
-    fn of(&self, name: &str) -> Option<&Layer> {
-        match name {
-            "default" => self.default.as_ref(),
-            name if name == self.node_name => self.node.as_ref(),
-            _ => None,
-        }
-    }
-
-    fn set(&mut self, resource: &Resource) {
-        let Resource::FelixConfiguration(object) = resource else { return };
-        let name = &object.metadata.name;
-        let before = self.of(name).cloned();
-        self.put(name, Some(from_resource(name, &object.spec)), before.as_ref());
-    }
-
-    fn remove(&mut self, key: &tortie_api::Key) {
-        if key.kind == Kind::FelixConfiguration {
-            self.put(&key.name, None, None);
-        }
-    }
-
-    /// `before` is what the layer was, whose values stand in for those of it that are not understood.
-    fn put(&mut self, name: &str, mut layer: Option<Layer>, before: Option<&Layer>) {
-        if let (Some(layer), Some(before)) = (&mut layer, before) {
-            layer.remember(before);
-        }
-        let slot = if name == "default" {
-            &mut self.default
-        } else if name == self.node_name {
-            &mut self.node
-        } else {
-            return;
-        };
-        if *slot != layer {
-            *slot = layer;
-            self.changed = true;
-        }
-    }
-
-    fn is_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
-    fn resolve(&self, local: &[Layer]) -> (Settings, Vec<SettingProblem>) {
-        Settings::resolve(self.default.iter().chain(&self.node).chain(local))
-    }
-}
-
-fn report_settings(context: &Context, settings: &Settings, problems: &[SettingProblem]) {
-    crate::logging::set_level(settings.log_level);
-    for problem in problems {
-        tracing::warn!(source = problem.source, name = problem.name, "{}", problem.message);
-    }
-    context.shared.set_settings(settings, problems);
 }

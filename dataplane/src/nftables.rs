@@ -52,10 +52,14 @@ impl Default for NativeTables {
 impl NativeTables {
     /// Deletes those that are there, each at once. To be called when what replaces them is in force, and again now
     /// and then: a program that is still there may bring them back.
-    pub fn sweep(&mut self) -> Report {
+    ///
+    /// Where our own rules are in such tables (`are_ours`), only the table about ARP replies goes.
+    pub fn sweep(&mut self, are_ours: bool) -> Report {
         let mut report = Report::default();
         let before = self.channel.requests();
-        for (family, family_name, name) in TABLES {
+        for (family, family_name, name) in
+            TABLES.into_iter().filter(|(family, ..)| !are_ours || *family == ARP)
+        {
             match self.delete(family, name) {
                 Ok(false) => {}
                 Ok(true) => {

@@ -82,7 +82,11 @@ impl Derived {
         is_openstack.then_some(OpenStack { metadata })
     }
 
-    fn set_marks(&self, compile: &mut CompileConfig) -> Result<(), MarkError> {
+    /// Takes the marks' bits from the mask.
+    ///
+    /// # Errors
+    /// As [`Derived::apply`].
+    pub(super) fn set_marks(&self, compile: &mut CompileConfig) -> Result<(), MarkError> {
         // A mask with too few bits for anything was refused when it was read.
         let marks = if compile.has_wireguard() {
             Marks::with_wireguard(self.mark_mask)

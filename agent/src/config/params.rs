@@ -8,6 +8,7 @@ use tortie_rules::render::InsertMode;
 
 use super::Settings;
 use super::hosts::{Excluded, failsafe_ports};
+use super::native;
 use super::network;
 use super::values::{boolean, duration, is_none, mask, one_of, optional, parse, port_range};
 
@@ -117,7 +118,12 @@ const PARAMS: &[(&str, Set)] = &[
         s.compile.nat_ports = if is_none(v) { None } else { Some(port_range(v)?) };
         Ok(())
     }),
-    ("nftablesmode", nftables_mode),
+    ("nftablesfilterallowaction", native::filter_allow),
+    ("nftablesfilterdenyaction", native::filter_deny),
+    ("nftablesmangleallowaction", native::mangle_allow),
+    ("nftablesmarkmask", native::mark_mask),
+    ("nftablesmode", native::mode),
+    ("nftablesrefreshinterval", native::refresh),
     ("prometheusmetricscafile", |s, v| network::metrics_tls(s, "prometheusmetricscafile", !is_none(v))),
     ("prometheusmetricscertfile", |s, v| network::metrics_tls(s, "prometheusmetricscertfile", !is_none(v))),
     ("prometheusmetricsclientauth", |s, v| {
@@ -179,16 +185,6 @@ fn metric(text: &str) -> Result<u32, String> {
         Ok(number)
     } else {
         Err(format!("{text} is not from 1 to 2147483646"))
-    }
-}
-
-/// This release has iptables mode only, which is what `Auto` and `Disabled` mean here.
-fn nftables_mode(_: &mut Settings, value: &str) -> Result<(), String> {
-    let is_nftables = one_of(value, &[("Auto", false), ("Disabled", false), ("Enabled", true)])?;
-    if is_nftables {
-        Err("this release has iptables mode only, which stays in force".to_owned())
-    } else {
-        Ok(())
     }
 }
 

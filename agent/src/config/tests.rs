@@ -79,12 +79,8 @@ fn a_line_of_the_file_that_is_none_is_named() {
 
 #[test]
 fn a_setting_without_effect_is_named() {
-    let values = [
-        ("BPFEnabled", "true"),
-        ("LogPrefx", "x"),
-        ("NFTablesMode", "Enabled"),
-        ("RouteRefreshInterval", "1e19"),
-    ];
+    let values =
+        [("BPFEnabled", "true"), ("LogPrefx", "x"), ("NFTablesMode", "On"), ("RouteRefreshInterval", "1e19")];
     let (settings, problems) = Settings::resolve([&layer("environment", &values)]);
     let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -92,7 +88,7 @@ fn a_setting_without_effect_is_named() {
         [
             "environment: BPFEnabled: has no effect in this release",
             "environment: LogPrefx: has no effect in this release",
-            "environment: NFTablesMode: this release has iptables mode only, which stays in force",
+            "environment: NFTablesMode: \"On\" is not one of Auto, Disabled, Enabled",
             "environment: RouteRefreshInterval: \"1e19\" is not a duration like 90, 0.5 or 1m30s, of at most a year",
         ]
     );

@@ -7,10 +7,11 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend};
 use tortie_dataplane::iptables::{self, IptablesTable, Tools, Writers};
+use tortie_dataplane::nft::driver::NftTable;
 use tortie_dataplane::reconcile::Phase;
 use tortie_dataplane::route::{Routes, RoutesConfig};
 use tortie_dataplane::steer::apart::Apart;
-use tortie_dataplane::steer::{Steered, chain};
+use tortie_dataplane::steer::{Steer as _, Steered, chain};
 use tortie_rules::render::Table;
 
 use crate::config::Settings;
@@ -27,6 +28,8 @@ pub(super) struct Family {
     pub(super) tables: BTreeMap<Table, Apart<IptablesTable>>,
     /// Apart from that of the other family: connections go once the rules of theirs are in force.
     pub(super) conntrack: Steered<Conntrack>,
+    /// In nftables mode, instead of the tables of iptables.
+    pub(super) native: Option<Steered<NftTable>>,
     pub(super) routes: Option<Steered<Routes>>,
 }
 
@@ -44,18 +47,37 @@ impl Family {
             let driver = IptablesTable::new(version, table, tools.clone(), options.clone());
             (table, Apart::new(Steered::new(driver, refresh, check)))
         };
-        let routes = (!settings.route_sync_disabled).then(|| {
-            let driver = Routes::new(version, routes_config(is_wanted, settings), Box::new(Instant::now));
-            Steered::new(driver, settings.route_refresh, settings.route_refresh)
-        });
+        let routes = open_routes(version, is_wanted, settings);
         let conntrack = Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO);
-        Self { version, is_wanted, tables: Table::ALL.map(table).into(), conntrack, routes }
+        Self { version, is_wanted, tables: Table::ALL.map(table).into(), native: None, conntrack, routes }
+    }
+
+    /// The same in nftables mode.
+    pub(super) fn open_native(
+        version: IpVersion,
+        is_wanted: bool,
+        options: &iptables::Options,
+        (settings, check): (&Settings, Duration),
+    ) -> Self {
+        let driver = NftTable::new(version, options.workload_interfaces.clone());
+        let native = Some(Steered::new(driver, settings.iptables_refresh, check));
+        let routes = open_routes(version, is_wanted, settings);
+        let conntrack = Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO);
+        Self { version, is_wanted, tables: BTreeMap::new(), native, conntrack, routes }
     }
 
     /// Whether all its rules are in force.
     pub(super) fn is_enforced(&self) -> bool {
         self.tables.values().all(|t| t.is_settled(Phase::Enforce))
+            && self.native.iter().all(|table| table.is_settled(Phase::Enforce))
     }
+}
+
+fn open_routes(version: IpVersion, is_wanted: bool, settings: &Settings) -> Option<Steered<Routes>> {
+    (!settings.route_sync_disabled).then(|| {
+        let driver = Routes::new(version, routes_config(is_wanted, settings), Box::new(Instant::now));
+        Steered::new(driver, settings.route_refresh, settings.route_refresh)
+    })
 }
 
 /// The programs of an IP version, tried out, or why it cannot be enforced here.

@@ -141,8 +141,13 @@ impl Feed {
     /// Tells the drivers what changed of the rest, given the sets that are not as wanted.
     pub(super) fn deliver_rest(&mut self, broken: &BrokenSets, kernel: &mut Kernel) {
         self.classic.set_broken_sets(broken);
-        for update in self.classic.poll_tables() {
-            kernel.change_table(update);
+        if kernel.takes_typed_rules() {
+            self.classic
+                .poll_changes(&mut |version, table, change| kernel.change_rules(version, table, change));
+        } else {
+            for update in self.classic.poll_tables() {
+                kernel.change_table(update);
+            }
         }
         for lost in std::mem::take(&mut self.lost) {
             match lost {

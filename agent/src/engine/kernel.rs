@@ -8,22 +8,23 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tortie_api::control::{Apply, Counters};
 use tortie_api::net::IpVersion;
-use tortie_dataplane::feature::{self, Backend, SystemProbe};
-use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
-use tortie_dataplane::iptables::{self, RuleWatch, Writers, sweep_other_backend};
+use tortie_dataplane::feature::{self, Backend, Features as Detected, SystemProbe};
+use tortie_dataplane::ipset::IpSets;
+use tortie_dataplane::iptables::{self, Writers};
 use tortie_dataplane::link::{Link, LinkEvent, Links, MacAddr};
 use tortie_dataplane::reconcile::{Phase, Problem, Report};
 use tortie_dataplane::route::RouteSpec;
 use tortie_dataplane::steer::apart::{Apart, Wake, await_back, send_out, work};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
-use tortie_rules::compile::classic::{self, BrokenSets, SetChange, TableUpdate};
-use tortie_rules::graph::model;
+use tortie_rules::compile::classic::{BrokenSets, Change, SetChange, TableUpdate};
 use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
 use super::family::{Family, usable_tools};
-use super::sweep::Sweep;
+use super::sets;
+use super::sweep::{Place, Sweep};
+use super::watch::RulesWatch;
 use crate::config::{SettingProblem, Settings};
 
 /// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
@@ -53,15 +54,13 @@ impl PassReport {
 /// See the module's documentation.
 pub(super) struct Kernel {
     prefixes: Vec<String>,
-    backend: Backend,
-    features: feature::Features,
-    options: iptables::Options,
+    features: Detected,
     sets: Steered<IpSets>,
     families: Vec<Family>,
     sysctls: Steered<Sysctls>,
     links: Links,
-    /// Of the nft back end; the legacy one tells nobody.
-    rules: Option<RuleWatch>,
+    /// Of what nf_tables holds; the legacy back end tells nobody.
+    rules: Option<RulesWatch>,
     /// Interfaces of workloads that may send from addresses that are not their own.
     spoofers: BTreeSet<String>,
     refused: BTreeMap<String, Problem>,
@@ -82,34 +81,26 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Finds out what this node has, and opens what is needed. Nothing is written.
-    pub(super) fn open(settings: &Settings, wake: Wake) -> anyhow::Result<Self> {
-        let detection = feature::detect_backend(settings.iptables_backend, &mut SystemProbe);
-        if let Some(warning) = &detection.warning {
-            tracing::warn!("{warning}");
-        }
-        tracing::info!(backend = %detection.backend, reason = detection.reason, "iptables back end");
-        let backend = detection.backend;
-        let (features, errors) = feature::detect_features(backend).with_overrides(&settings.feature_override);
-        let mut left_out: Vec<SettingProblem> =
-            errors.iter().map(|e| left_out_setting("FeatureDetectOverride", e)).collect();
+    pub(super) fn open(settings: &Settings, is_native: bool, wake: Wake) -> anyhow::Result<Self> {
+        let (place, features, mut left_out) = choose_place(settings, is_native);
+        let prefixes = settings.compile.interface_prefixes.iter();
         let options = iptables::Options {
             lock_probe_interval: settings.iptables_lock_probe,
-            workload_interfaces: settings
-                .compile
-                .interface_prefixes
-                .iter()
-                .map(|p| format!("{p}+"))
-                .collect(),
+            workload_interfaces: prefixes.map(|p| format!("{p}+")).collect(),
             ..iptables::Options::default()
         };
         // Before the first reading, so that nothing falls between the two.
         let writers = Writers::default();
-        let rules = open_watch(backend, &writers);
+        let rules = RulesWatch::open(place, &writers);
         // Where the kernel tells of what others write, looking for it after each write of our own finds nothing.
         let check = if rules.is_some() { Duration::MAX } else { settings.iptables_post_write_check };
         let mut families = Vec::new();
         for version in IpVersion::BOTH {
             let is_wanted = settings.compile.versions.contains(&version);
+            let Place::Iptables(backend) = place else {
+                families.push(Family::open_native(version, is_wanted, &options, (settings, check)));
+                continue;
+            };
             match usable_tools(version, backend, features, &options, &writers) {
                 Ok(tools) => {
                     families.push(Family::open(version, is_wanted, &tools, &options, (settings, check)));
@@ -122,9 +113,7 @@ impl Kernel {
         let links = open_links()?;
         let mut kernel = Self {
             prefixes: settings.compile.interface_prefixes.clone(),
-            backend,
             features,
-            options,
             sets: Steered::new(IpSets::new(), settings.ipsets_refresh, settings.ipsets_refresh),
             families,
             // Like routes, they connect endpoints, and are refused or changed by others as those are.
@@ -139,7 +128,7 @@ impl Kernel {
             has_more_to_withdraw: false,
             is_taking_over: true,
             foreign_changes: 0,
-            sweep: Sweep::new(settings.iptables_refresh),
+            sweep: Sweep::new(place, features, options, settings.iptables_refresh),
             left_out,
         };
         let links: Vec<Link> = kernel.links.iter().cloned().collect();
@@ -152,9 +141,17 @@ impl Kernel {
         self.families.iter().filter(|f| f.is_wanted).map(|f| f.version).collect()
     }
 
-    /// `legacy` or `nft`.
+    /// `legacy` or `nft`, or `nftables` in that mode.
     pub(super) fn backend(&self) -> String {
-        self.backend.to_string()
+        match self.sweep.place {
+            Place::Iptables(backend) => backend.to_string(),
+            Place::Native => "nftables".to_owned(),
+        }
+    }
+
+    /// Nftables mode.
+    fn is_native(&self) -> bool {
+        self.sweep.place == Place::Native
     }
 
     /// What changes the text of rules.
@@ -178,17 +175,8 @@ impl Kernel {
 
     /// Takes in what others have changed in our tables; the next pass mends it.
     pub(super) fn poll_rules(&mut self, now: Instant) {
-        let Some(rules) = &mut self.rules else { return };
-        for ((version, table), touch) in rules.poll() {
-            let family = self.families.iter_mut().find(|f| f.version == version);
-            if let Some(steered) = family.and_then(|f| f.tables.get_mut(&table)) {
-                tracing::debug!(%version, %table, ?touch, "changed by others");
-                self.foreign_changes += 1;
-                steered.tell(move |steered| {
-                    steered.driver.touch(touch);
-                    steered.touched(now);
-                });
-            }
+        if let Some(rules) = &mut self.rules {
+            self.foreign_changes += rules.poll(&mut self.families, now);
         }
     }
 
@@ -230,30 +218,12 @@ impl Kernel {
 
     /// Wants a change of an ip set.
     pub(super) fn change_set(&mut self, change: SetChange) {
-        let (name, outcome) = match change {
-            SetChange::Want { name, version, set_type, members } => {
-                let set_type = kernel_type(set_type);
-                let spec = SetSpec {
-                    name: name.clone(),
-                    family: version,
-                    set_type,
-                    max_elements: self.max_set_size,
-                };
-                let members = members.into_iter().map(|m| member(m, set_type));
-                (name, self.sets.driver.set_wanted(spec, members))
-            }
-            SetChange::Update { name, set_type, added, removed } => {
-                let set_type = kernel_type(set_type);
-                let convert = |m: model::Member| member(m, set_type);
-                let (added, removed) = (added.into_iter().map(convert), removed.into_iter().map(convert));
-                let outcome = self.sets.driver.update_members(&name, added, removed);
-                (name, outcome)
-            }
-            SetChange::Unwant { name } => {
-                self.sets.driver.unwant(&name);
-                (name, Ok(()))
-            }
-        };
+        if self.is_native() {
+            let natives = self.families.iter_mut().filter_map(|f| f.native.as_mut());
+            sets::change_native(natives, &change);
+            return;
+        }
+        let (name, outcome) = sets::change(&mut self.sets.driver, change, self.max_set_size);
         match outcome {
             Ok(()) => self.refused.remove(&name),
             Err(error) => {
@@ -268,6 +238,19 @@ impl Kernel {
         let family = self.families.iter_mut().find(|f| f.version == update.version);
         if let Some(table) = family.and_then(|f| f.tables.get_mut(&update.table)) {
             table.tell(move |steered| steered.driver.change(update.change));
+        }
+    }
+
+    /// Whether rules are wanted typed, by [`Kernel::change_rules`], or as text.
+    pub(super) fn takes_typed_rules(&self) -> bool {
+        self.is_native()
+    }
+
+    /// Wants a change of what would be one of iptables' tables.
+    pub(super) fn change_rules(&mut self, version: IpVersion, table: Table, change: Change<'_>) {
+        let family = self.families.iter_mut().find(|f| f.version == version);
+        if let Some(native) = family.and_then(|f| f.native.as_mut()) {
+            native.driver.change(table, change);
         }
     }
 
@@ -320,6 +303,10 @@ impl Kernel {
 
     /// Brings the sets in line. Returns those that are not as wanted.
     pub(super) fn provide(&mut self, now: Instant) -> (Report, BrokenSets) {
+        if self.is_native() {
+            // Sets come with the rules.
+            return (Report::default(), BrokenSets::default());
+        }
         let report = pass(&mut [&mut self.sets], &[Phase::Provide], now);
         let sets = &self.sets.driver;
         (report, BrokenSets { incomplete: sets.incomplete(), strange: sets.strange() })
@@ -328,14 +315,15 @@ impl Kernel {
     /// Brings the rest in line: rules, and where they are in force, what connects endpoints. A family that cannot be
     /// enforced holds up no other.
     pub(super) fn enforce(&mut self, now: Instant) -> PassReport {
-        let before = self.writers.count();
+        let before = self.writes();
         let mut done = Report::default();
-        if std::mem::take(&mut self.is_taking_over) {
+        if std::mem::take(&mut self.is_taking_over) && !self.is_native() {
             done.merge(self.lead(now));
         }
         let families = self.families.iter_mut();
         let mut groups: Vec<Vec<_>> = families.map(|f| f.tables.values_mut().collect()).collect();
         done.merge(send_out(&mut groups, Phase::Enforce, now, &self.wake));
+        done.merge(self.pass_native(Phase::Enforce, now));
         let deadline = Instant::now() + PATIENCE;
         for family in &mut self.families {
             done.merge(await_back(family.tables.values_mut(), deadline));
@@ -346,15 +334,34 @@ impl Kernel {
             }
         }
         if self.families.iter().all(Family::is_enforced) {
-            let withdrawn = pass(&mut [&mut self.sets], &[Phase::Withdraw], now);
-            // A pass destroys only so many sets, so that it holds up no change; the next one follows at once.
-            self.has_more_to_withdraw = withdrawn.changed > 0 && !self.sets.is_settled(Phase::Withdraw);
-            done.merge(withdrawn);
-            self.sweep.run(now, self.backend, self.features, &self.options);
+            self.withdraw(now, &mut done);
         }
         // Word of our own writes has come; it wakes nobody.
         self.poll_rules(now);
-        PassReport { done, restores: self.writers.count() - before }
+        PassReport { done, restores: self.writes() - before }
+    }
+
+    /// A phase of the tables of nftables' own, if there are any. Each by itself: none holds up another.
+    fn pass_native(&mut self, phase: Phase, now: Instant) -> Report {
+        let mut done = Report::default();
+        for native in self.families.iter_mut().filter_map(|f| f.native.as_mut()) {
+            done.merge(pass(&mut [native], &[phase], now));
+        }
+        done
+    }
+
+    /// Takes away what no rule uses any more.
+    fn withdraw(&mut self, now: Instant, done: &mut Report) {
+        done.merge(self.pass_native(Phase::Withdraw, now));
+        // In nftables mode ip sets are leftovers, and of use to the rules that are swept with them.
+        let is_swept = self.sweep.run(now);
+        if self.is_native() && !is_swept && !self.has_more_to_withdraw {
+            return;
+        }
+        let withdrawn = pass(&mut [&mut self.sets], &[Phase::Withdraw], now);
+        // A pass destroys only so many sets, so that it holds up no change; the next one follows at once.
+        self.has_more_to_withdraw = withdrawn.changed > 0 && !self.sets.is_settled(Phase::Withdraw);
+        done.merge(withdrawn);
     }
 
     /// Brings table `raw` in line before the others, and takes away what is ours of it in the other back end. Packets
@@ -367,18 +374,29 @@ impl Kernel {
         let done = work(&mut groups, Phase::Enforce, now, LEAD_PATIENCE, &self.wake);
         let mut tables = self.families.iter().filter_map(|f| f.tables.get(&Table::Raw));
         if tables.all(|table| table.is_settled(Phase::Enforce)) {
-            // What goes wrong is met again, and told, when all tables are swept.
-            sweep_other_backend(&[Table::Raw], self.backend, self.features, &self.options);
+            self.sweep.tables(&[Table::Raw]);
         }
         done
     }
 
+    /// Restores and transactions so far.
+    fn writes(&self) -> usize {
+        let natives = self.families.iter().filter_map(|f| f.native.as_ref());
+        self.writers.count() + natives.map(|native| native.driver.commits().0).sum::<usize>()
+    }
+
     /// For the status.
     pub(super) fn counters(&self, problems: usize) -> Counters {
+        let native = |version| self.families.iter().find(|f| f.version == version)?.native.as_ref();
+        let natives = self.families.iter().filter_map(|f| f.native.as_ref());
+        let refused: usize = natives.map(|native| native.driver.commits().1).sum();
         Counters {
-            restores: self.writers.count() as u64,
-            restore_errors: self.writers.failures() as u64,
-            ip_sets: IpVersion::BOTH.map(|version| self.sets.driver.count(version)),
+            restores: self.writes() as u64,
+            restore_errors: (self.writers.failures() + refused) as u64,
+            ip_sets: IpVersion::BOTH.map(|version| match native(version) {
+                Some(native) => native.driver.set_count(),
+                None => self.sets.driver.count(version),
+            }),
             foreign_changes: self.foreign_changes,
             quarantined: problems as u64,
         }
@@ -399,9 +417,13 @@ impl Kernel {
         let tables = self.families.iter().flat_map(|f| f.tables.values()).flat_map(Apart::problems);
         let routes = self.families.iter().filter_map(|f| f.routes.as_ref()).flat_map(Steer::problems);
         let connections = self.families.iter().flat_map(|f| f.conntrack.problems());
-        let rest = [self.sets.problems(), self.sysctls.problems()];
+        let natives = self.families.iter().filter_map(|f| f.native.as_ref()).flat_map(Steer::problems);
+        // What is wrong with leftovers is no reason not to be ready.
+        let sets = if self.is_native() { Vec::new() } else { self.sets.problems() };
+        let rest = [sets, self.sysctls.problems()];
         let known = self.refused.values().chain(&self.sweep.problems).cloned();
-        tables.chain(routes).chain(connections).chain(rest.into_iter().flatten()).chain(known).collect()
+        let tables = tables.chain(natives).chain(routes).chain(connections);
+        tables.chain(rest.into_iter().flatten()).chain(known).collect()
     }
 
     /// What is not as it should be and yet cuts nothing that policy allows: the node is as ready as without it.
@@ -426,13 +448,15 @@ impl Kernel {
         let connections = connected.clone().filter_map(|f| f.conntrack.next_deadline(now));
         let routes = connected.filter_map(|f| f.routes.as_ref());
         let routes = routes.flat_map(|r| r.next_deadline(now).into_iter().chain(r.driver.next_deadline()));
+        let natives = self.families.iter().filter_map(|f| f.native.as_ref()?.next_deadline(now));
         let rest = [
-            self.sets.next_deadline(now),
+            self.sets.next_deadline(now).filter(|_| !self.is_native()),
             self.sysctls.next_deadline(now).filter(|_| has_connected),
-            self.sweep.next().filter(|_| self.families.iter().all(Family::is_enforced)),
+            self.sweep.next.filter(|_| self.families.iter().all(Family::is_enforced)),
             self.has_more_to_withdraw.then_some(now),
         ];
-        tables.chain(connections).chain(routes).chain(rest.into_iter().flatten()).min()
+        let tables = tables.chain(natives).chain(connections);
+        tables.chain(routes).chain(rest.into_iter().flatten()).min()
     }
 }
 
@@ -448,15 +472,21 @@ fn open_links() -> anyhow::Result<Links> {
     Links::open().context("cannot watch this node's interfaces")
 }
 
-/// Without the watch, changes of others are found when the tables are read again.
-fn open_watch(backend: Backend, writers: &Writers) -> Option<RuleWatch> {
-    if backend != Backend::Nft {
-        return None;
-    }
-    let opened = RuleWatch::open(writers.clone());
-    opened
-        .inspect_err(|error| tracing::warn!(error = chain(error), "cannot watch rules for changes of others"))
-        .ok()
+/// Where rules go, what changes their text there, and which settings cannot be followed.
+fn choose_place(settings: &Settings, is_native: bool) -> (Place, Detected, Vec<SettingProblem>) {
+    let backend = if is_native {
+        Backend::Nft
+    } else {
+        let detection = feature::detect_backend(settings.iptables_backend, &mut SystemProbe);
+        if let Some(warning) = &detection.warning {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(backend = %detection.backend, reason = detection.reason, "iptables back end");
+        detection.backend
+    };
+    let (features, errors) = feature::detect_features(backend).with_overrides(&settings.feature_override);
+    let place = if is_native { Place::Native } else { Place::Iptables(backend) };
+    (place, features, errors.iter().map(|e| left_out_setting("FeatureDetectOverride", e)).collect())
 }
 
 fn left_out_setting(name: &str, why: &impl std::fmt::Display) -> SettingProblem {
@@ -467,20 +497,4 @@ fn sysctls(settings: &Settings) -> Sysctls {
     Sysctls::new("/proc/sys")
         .with_forwarding(settings.ip_forwarding)
         .with_ipv6(settings.compile.versions.contains(&IpVersion::V6))
-}
-
-fn kernel_type(set_type: classic::SetType) -> SetType {
-    match set_type {
-        classic::SetType::Address => SetType::HashIp,
-        classic::SetType::Net => SetType::HashNet,
-        classic::SetType::AddressPort => SetType::HashIpPort,
-    }
-}
-
-fn member(member: model::Member, set_type: SetType) -> Member {
-    match member {
-        model::Member::Net(net) if set_type == SetType::HashIp => Member::Addr(net.addr()),
-        model::Member::Net(net) => Member::Net(net),
-        model::Member::AddressPort(addr, protocol, port) => Member::AddrPort { addr, protocol, port },
-    }
 }

@@ -153,7 +153,8 @@ impl NftTable {
             }
             SetChange::Update { name, added, removed, .. } => {
                 let name = lower::set_name(name);
-                let is_known = self.state.set_mut(&name).update_members(added, removed);
+                let Some(set) = self.state.known_set_mut(&name) else { return false };
+                let is_known = set.update_members(added, removed);
                 self.state.settle_set(&name);
                 is_known
             }
@@ -173,15 +174,18 @@ impl NftTable {
 
     /// Adds or changes elements of a wanted set or map, and takes others out. `false` if it is not wanted.
     pub fn update_set(&mut self, name: &str, added: Vec<Element>, removed: Vec<ElementKey>) -> bool {
-        let is_known = self.state.set_mut(name).update_elements(added, removed);
+        let Some(set) = self.state.known_set_mut(name) else { return false };
+        let is_known = set.update_elements(added, removed);
         self.state.settle_set(name);
         is_known
     }
 
     /// No longer wants a set or map.
     pub fn unwant_set(&mut self, name: &str) {
-        self.state.set_mut(name).unwant();
-        self.state.settle_set(name);
+        if let Some(set) = self.state.known_set_mut(name) {
+            set.unwant();
+            self.state.settle_set(name);
+        }
     }
 
     /// Takes note that others have changed the table; [`Driver::observe_touched`] then looks at that part. No kernel

@@ -118,6 +118,11 @@ impl State {
         self.sets.entry(name.to_owned()).or_insert_with(|| Set::new(Actual::Absent))
     }
 
+    /// The same, if there is one.
+    pub(super) fn known_set_mut(&mut self, name: &str) -> Option<&mut Set> {
+        self.sets.contains_key(name).then(|| self.set_mut(name))
+    }
+
     /// What a chain shall hold now, with the quarantine considered.
     pub(super) fn content(&self, name: &str) -> Option<Arc<Content>> {
         let wanted = self.chains.get(name)?.wanted.as_ref()?;
