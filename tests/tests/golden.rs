@@ -2,7 +2,8 @@
 //!
 //! Each folder under `golden/felix` holds the resources that went in and what `iptables-save`, `ip6tables-save`,
 //! `ipset save`, `ip route`, `ip neigh` and the sysctls showed afterwards. The comparison is line by line, on both back
-//! ends of iptables: Felix's rules are the same whatever the back end. Chains
+//! ends of iptables: Felix's rules are the same whatever the back end. In nftables mode, where rules look different, it
+//! is chain by chain, with all members of all sets; what the rules do there is for other tests. Chains
 //! that differ on purpose are in the folder's `mended.txt`, which `TORTIE_BLESS=1` writes anew; README.md says why.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,15 +11,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use ipnet::IpNet;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
+use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 use tortie_tests::lab::{self, Netns, Programs};
 
 type Outcome = Result<(), Failed>;
 
-/// Each state is loaded into both, whichever Felix used.
-const BACKENDS: [&str; 2] = ["nft", "legacy"];
+/// Each state is loaded into all, whichever Felix used. The last one is nftables mode.
+const BACKENDS: [&str; 3] = ["nft", "legacy", NATIVE];
+const NATIVE: &str = "nftables";
 
 /// Chains in which a live Felix does what it should not: it lets traffic through rules with three and more match
 /// blocks, and takes network sets for pods where a cluster-wide policy of Kubernetes names namespaces.
@@ -80,6 +84,11 @@ fn main() -> ExitCode {
 }
 
 fn is_usable(backend: &str) -> bool {
+    if backend == NATIVE {
+        return Netns::new("a probe", &[])
+            .and_then(|netns| netns.check("nft", &["list", "ruleset"], ""))
+            .is_ok();
+    }
     let list = |netns: Netns| netns.check(&format!("iptables-{backend}"), &["-S"], "");
     Netns::new("a probe", &[]).and_then(list).is_ok()
 }
@@ -125,7 +134,9 @@ fn start(state: &Path, backend: &'static str) -> Result<Node, Failed> {
     // Before the agent, which so needs no time to find out: how drift is found is for other tests.
     for command in &workloads.after {
         let command = command.split_once(WAITS).map_or(command.as_str(), |(command, _)| command);
-        let command = command.replace(&format!("tables-{}", workloads.backend), &format!("tables-{backend}"));
+        let programs = if backend == NATIVE { "nft" } else { backend };
+        let command =
+            command.replace(&format!("tables-{}", workloads.backend), &format!("tables-{programs}"));
         netns.check("sh", &["-c", &command], "")?;
     }
     let dir = tempfile::tempdir()?;
@@ -134,7 +145,14 @@ fn start(state: &Path, backend: &'static str) -> Result<Node, Failed> {
     for file in ["resources.yaml", "k8s.yaml"] {
         // Only states of Kubernetes have the second one.
         if state.join(file).exists() {
-            fs::copy(state.join(file), resources.join(file))?;
+            let mut text = fs::read_to_string(state.join(file))?;
+            if backend == NATIVE {
+                // Each mode has settings of its own.
+                ["Filter", "Mangle", "MarkMask"].iter().for_each(|name| {
+                    text = text.replace(&format!("iptables{name}"), &format!("nftables{name}"));
+                });
+            }
+            fs::write(resources.join(file), text)?;
         }
     }
     let programs = Programs::locate()?;
@@ -145,7 +163,11 @@ fn start(state: &Path, backend: &'static str) -> Result<Node, Failed> {
     command.env("XTABLES_LOCKFILE", dir.path().join("xtables.lock")).env("FELIX_HEALTHENABLED", "false");
     let env = fs::read_to_string(state.join("felix.env"))?;
     command.envs(env.lines().filter_map(|line| line.split_once('=')));
-    command.env("FELIX_IPTABLESBACKEND", backend);
+    if backend == NATIVE {
+        command.env("FELIX_NFTABLESMODE", "Enabled");
+    } else {
+        command.env("FELIX_IPTABLESBACKEND", backend).env("FELIX_NFTABLESMODE", "Disabled");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
     let agent = netns.spawn(&mut command)?;
     let node = Node { netns, agent, backend, _dir: dir, _far: far };
@@ -192,6 +214,18 @@ fn wire(interfaces: &str) -> Result<(Netns, Netns), Failed> {
 
 fn check(state: &Path, backend: &'static str) -> Outcome {
     let node = start(state, backend)?;
+    let mut wrong = if backend == NATIVE { native(state, &node)? } else { iptables(state, &node)? };
+    let mut felix = felix_routes(&fs::read_to_string(state.join("routes.txt"))?);
+    let has_blocks = BLOCK_ROUTES.iter().any(|name| state.ends_with(name));
+    felix.retain(|line| !has_blocks || is_of_workload(line));
+    wrong += &difference("routes.txt", &felix, &our_routes(&node)?);
+    let felix: Vec<String> = sysctls(&fs::read_to_string(state.join("sysctls.txt"))?).collect();
+    wrong += &difference("sysctls.txt", &felix, &our_sysctls(&node, &felix)?);
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
+}
+
+/// What is wrong with the rules and sets of iptables mode.
+fn iptables(state: &Path, node: &Node) -> Result<String, Failed> {
     let mut wrong = String::new();
     for (file, program) in [("iptables-save.txt", "iptables"), ("ip6tables-save.txt", "ip6tables")] {
         let felix = fs::read_to_string(state.join(file))?;
@@ -208,13 +242,102 @@ fn check(state: &Path, backend: &'static str) -> Outcome {
     mend(state, "ipset-save.txt", &mut felix, &ours)?;
     felix.sort();
     wrong += &difference("ipset-save.txt", &felix, &ours);
-    let mut felix = felix_routes(&fs::read_to_string(state.join("routes.txt"))?);
-    let has_blocks = BLOCK_ROUTES.iter().any(|name| state.ends_with(name));
-    felix.retain(|line| !has_blocks || is_of_workload(line));
-    wrong += &difference("routes.txt", &felix, &our_routes(&node)?);
-    let felix: Vec<String> = sysctls(&fs::read_to_string(state.join("sysctls.txt"))?).collect();
-    wrong += &difference("sysctls.txt", &felix, &our_sysctls(&node, &felix)?);
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
+    Ok(wrong)
+}
+
+/// What is wrong with chains and sets of nftables mode. Both of nft's languages must know all that is there, and nft
+/// must take back what it lists.
+fn native(state: &Path, node: &Node) -> Result<String, Failed> {
+    let nft = |args: &[&str], input: &str| node.netns.check("nft", args, input);
+    let text = nft(&["list", "ruleset"], "")?;
+    nft(&["-c", "-f", "-"], &format!("flush ruleset\n{text}"))?;
+    let json: Value = serde_json::from_str(&nft(&["-j", "list", "ruleset"], "")?)?;
+    let mut wrong: Vec<String> = Vec::new();
+    for (file, family) in [("iptables-save.txt", "ip"), ("ip6tables-save.txt", "ip6")] {
+        let mut felix = tables(&fs::read_to_string(state.join(file))?);
+        if state.join(format!("mended-{file}")).exists() {
+            felix.retain(|line| !MENDED.iter().any(|chain| line.contains(&format!(" {chain} "))));
+        }
+        let rules = objects(&json, "rule").filter(|rule| rule["family"] == family);
+        let mut ours: BTreeMap<&str, usize> = BTreeMap::new();
+        rules.for_each(|rule| *ours.entry(rule["chain"].as_str().unwrap_or_default()).or_default() += 1);
+        for (chain, count) in count_rules(&felix) {
+            let found = ours.get(chain.as_str()).copied().unwrap_or_default();
+            if found < count {
+                wrong.push(format!("{family} {chain}: {found} rules where Felix has {count}"));
+            }
+        }
+    }
+    let felix = fs::read_to_string(state.join("ipset-save.txt"))?;
+    let ours: BTreeMap<String, BTreeSet<String>> = objects(&json, "set").map(native_set).collect();
+    for (name, members) in felix_sets(&felix) {
+        let is_mended = MENDED_SETS.iter().any(|set| name.ends_with(&set.replace(':', "-")));
+        if !is_mended && ours.get(&name) != Some(&members) {
+            wrong.push(format!("set {name}: {:?} where Felix has {members:?}", ours.get(&name)));
+        }
+    }
+    Ok(wrong.join("\n"))
+}
+
+/// The objects of a kind in nft's JSON.
+fn objects<'a>(json: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    json["nftables"].as_array().into_iter().flatten().filter_map(move |object| object.get(kind))
+}
+
+/// How many rules each of Felix's chains has, by its name in nftables mode. What Felix takes apart counts once.
+fn count_rules(lines: &[String]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        let mut words = line.split(' ');
+        let is_ours = line.contains("\"cali:");
+        if let (Some(table), Some("-A"), Some(chain), true) =
+            (words.next(), words.next(), words.next(), is_ours)
+        {
+            *counts.entry(format!("{table}-{chain}")).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// A set's name and its members as text. Both ends of a range of one network are the network.
+fn native_set(set: &Value) -> (String, BTreeSet<String>) {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Object(object) if object.contains_key("prefix") => {
+            let (address, len) = (&value["prefix"]["addr"], &value["prefix"]["len"]);
+            format!("{}/{len}", address.as_str().unwrap_or_default())
+        }
+        Value::Object(object) if object.contains_key("concat") => {
+            let fields = value["concat"].as_array().into_iter().flatten();
+            let fields: Vec<String> =
+                fields.map(|field| field.as_str().map_or_else(|| field.to_string(), str::to_owned)).collect();
+            format!("{},{}:{}", fields[0], fields[1], fields[2])
+        }
+        other => other.to_string(),
+    };
+    let members = set["elem"].as_array().into_iter().flatten().map(text).collect();
+    (set["name"].as_str().unwrap_or_default().to_owned(), members)
+}
+
+/// The same of `ipset save`. Of networks, those that lie in no other.
+fn felix_sets(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut sets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["create", name, ..] => drop(sets.entry(name.replace(':', "-")).or_default()),
+            ["add", name, member, ..] => {
+                sets.entry(name.replace(':', "-")).or_default().insert(member.to_owned());
+            }
+            _ => {}
+        }
+    }
+    for members in sets.values_mut() {
+        let nets: Vec<IpNet> = members.iter().filter_map(|member| member.parse().ok()).collect();
+        let is_covered = |net: &IpNet| nets.iter().any(|other| other != net && other.contains(net));
+        members.retain(|member| member.parse().map_or(true, |net| !is_covered(&net)));
+    }
+    sets
 }
 
 /// The lines of a save, by table and chain in a fixed order; both back ends list tables as they like.
