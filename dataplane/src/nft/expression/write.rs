@@ -163,14 +163,13 @@ fn write_question(w: &mut Writer<'_>, expression: &Expression) {
             if let Some(seed) = seed {
                 w.plain_be32(5, *seed);
             }
-            if *offset != 0 {
-                w.plain_be32(6, *offset);
-            }
+            w.plain_be32(6, *offset);
             w.plain_be32(7, u32::from(*source == HashSource::Symmetric));
         }
         Expression::TcpOption { kind, offset, len, to } => {
             register(w, 1, *to);
             write_tcp_option(w, *kind, *offset, *len);
+            w.plain_be32(5, 0);
         }
         other => write_effect::write_effect(w, other),
     }

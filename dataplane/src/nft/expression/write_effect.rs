@@ -18,6 +18,8 @@ pub(super) const DEFAULT_LEVEL: u32 = 4;
 pub(super) const DYNAMIC_NEGATED: u32 = 1;
 pub(super) const DYNAMIC_EXPRESSIONS: u32 = 2;
 /// `NF_NAT_RANGE_PROTO_RANDOM`, `NF_NAT_RANGE_PERSISTENT`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+/// Before them `NF_NAT_RANGE_PROTO_SPECIFIED`: without it `masq` looks at no port.
+const NAT_PORTS: u32 = 1 << 1;
 pub(super) const NAT_RANDOM: u32 = 1 << 2;
 pub(super) const NAT_PERSISTENT: u32 = 1 << 3;
 pub(super) const NAT_FULLY_RANDOM: u32 = 1 << 4;
@@ -64,7 +66,7 @@ pub(super) fn write_effect(w: &mut Writer<'_>, expression: &Expression) {
 fn write_translation(w: &mut Writer<'_>, expression: &Expression) {
     match expression {
         Expression::Masquerade { ports, flags } => {
-            write_nat_flags(w, 1, *flags);
+            write_nat_flags(w, 1, *flags, ports.is_some());
             write_registers(w, (2, 3), *ports);
         }
         Expression::Nat { kind, version, addresses, ports, flags } => {
@@ -72,11 +74,11 @@ fn write_translation(w: &mut Writer<'_>, expression: &Expression) {
             w.plain_be32(2, u32::from(numbers::family(*version)));
             write_registers(w, (3, 4), *addresses);
             write_registers(w, (5, 6), *ports);
-            write_nat_flags(w, 7, *flags);
+            write_nat_flags(w, 7, *flags, ports.is_some());
         }
         Expression::Redirect { ports, flags } => {
             write_registers(w, (1, 2), *ports);
-            write_nat_flags(w, 3, *flags);
+            write_nat_flags(w, 3, *flags, ports.is_some());
         }
         _ => {}
     }
@@ -92,8 +94,9 @@ fn write_registers(w: &mut Writer<'_>, (min, max): (u16, u16), range: Option<(Re
     }
 }
 
-fn write_nat_flags(w: &mut Writer<'_>, kind: u16, flags: NatFlags) {
-    let bits = if flags.random { NAT_RANDOM } else { 0 }
+fn write_nat_flags(w: &mut Writer<'_>, kind: u16, flags: NatFlags, has_ports: bool) {
+    let bits = if has_ports { NAT_PORTS } else { 0 }
+        | if flags.random { NAT_RANDOM } else { 0 }
         | if flags.persistent { NAT_PERSISTENT } else { 0 }
         | if flags.fully_random { NAT_FULLY_RANDOM } else { 0 };
     if bits != 0 {
@@ -102,11 +105,7 @@ fn write_nat_flags(w: &mut Writer<'_>, kind: u16, flags: NatFlags) {
 }
 
 fn write_checksum(w: &mut Writer<'_>, checksum: Option<Checksum>) {
-    let Some(Checksum { offset, pseudo_header }) = checksum else {
-        w.plain_be32(6, 0);
-        w.plain_be32(7, 0);
-        return;
-    };
+    let Some(Checksum { offset, pseudo_header }) = checksum else { return };
     w.plain_be32(6, CHECKSUM_INTERNET);
     w.plain_be32(7, offset);
     if pseudo_header {

@@ -29,6 +29,8 @@ impl Payload {
     pub const ETHER_DESTINATION: Self = Self::link(0, 6);
     /// The byte of an IPv4 header whose upper six bits are `ip dscp`.
     pub const IPV4_DSCP: Self = Self::network(1, 1);
+    /// The same with the byte before it: what is written, since the checksum is mended for whole words. Bits `0x00fc`.
+    pub const IPV4_DSCP_WORD: Self = Self::network(0, 2);
     /// `ip protocol`.
     pub const IPV4_PROTOCOL: Self = Self::network(9, 1);
     /// `ip saddr`.

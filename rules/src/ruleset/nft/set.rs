@@ -23,7 +23,7 @@ pub struct Set {
     pub timeout: Option<Duration>,
     /// Rules may add elements.
     pub dynamic: bool,
-    /// At most so many elements. A dynamic set has one always: 65,535 where none was given.
+    /// At most so many elements. A dynamic set that rules add to has one always: 65,535 where none was given.
     pub size: Option<u32>,
     /// Each of its elements counts, limits and so on; stateful expressions only.
     pub expressions: Vec<Expression>,

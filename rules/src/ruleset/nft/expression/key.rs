@@ -124,7 +124,7 @@ pub enum FibResult {
     OutInterface,
     /// `type`: what kind of address it is (`RTN_*`: unicast 1, local 2); host order.
     AddressType,
-    /// `check`, `oif` or `oifname` used as "exists": 1 byte, 1 or 0.
+    /// `check`, `oif` used as "exists": 1 or 0; 4 bytes, of which the first counts.
     Exists,
 }
 
