@@ -27,9 +27,10 @@ use tortie_rules::ruleset::nft::{
 };
 
 fn main() -> ExitCode {
-    let mut tests = tests![["nft"];
+    let mut tests = tests![["nft", "ip"];
         what_we_send_for_ipv4_is_what_nft_sends,
         what_we_send_for_ipv6_is_what_nft_sends,
+        what_we_send_for_other_families_is_what_nft_sends,
         what_was_written_is_read_back,
         what_nft_wrote_is_read_as_the_same_tree,
         nft_lists_what_we_wrote_as_it_lists_its_own,
@@ -77,6 +78,22 @@ fn what_we_send_for_ipv6_is_what_nft_sends() {
     sent::compare(&Layout::new(Family::Ipv6));
 }
 
+fn what_we_send_for_other_families_is_what_nft_sends() {
+    add_bridge();
+    sent::compare(&Layout::new(Family::Netdev));
+    sent::compare(&Layout::new(Family::Arp));
+}
+
+/// An interface beside `lo`, for chains of several.
+fn add_bridge() {
+    sh(ADD_BRIDGE);
+}
+
+const ADD_BRIDGE: &str = "ip link add br0 type bridge";
+
+/// Families of which there are shapes.
+const FAMILIES: [Family; 4] = [Family::Ipv4, Family::Ipv6, Family::Netdev, Family::Arp];
+
 fn assert_is_there(socket: &mut Socket, layout: &Layout) {
     let table = &layout.table.id;
     let chains: Vec<Chain> =
@@ -105,7 +122,8 @@ fn assert_is_there(socket: &mut Socket, layout: &Layout) {
 }
 
 fn what_was_written_is_read_back() {
-    for family in [Family::Ipv4, Family::Ipv6] {
+    add_bridge();
+    for family in FAMILIES {
         let layout = Layout::new(family);
         let mut socket = written(&layout);
         let tables: Vec<Table> = socket.tables().unwrap().into_iter().map(|entry| entry.table).collect();
@@ -115,7 +133,8 @@ fn what_was_written_is_read_back() {
 }
 
 fn what_nft_wrote_is_read_as_the_same_tree() {
-    for family in [Family::Ipv4, Family::Ipv6] {
+    add_bridge();
+    for family in FAMILIES {
         let layout = Layout::new(family);
         layout.load_by_nft("nft");
         assert_is_there(&mut Socket::new(), &layout);
@@ -124,7 +143,8 @@ fn what_nft_wrote_is_read_as_the_same_tree() {
 
 /// How a program lists a layout, in words and as JSON without handles, when we wrote it and when `nft` did.
 fn assert_listings_agree(program: &str) {
-    for family in [Family::Ipv4, Family::Ipv6] {
+    add_bridge();
+    for family in FAMILIES {
         let layout = Layout::new(family);
         let _socket = written(&layout);
         let file = layout.text_file();
@@ -133,10 +153,10 @@ fn assert_listings_agree(program: &str) {
             let (listed, ours) = try_sh(&list);
             assert!(listed, "{list}: {ours}");
             let path = file.path().display();
-            let theirs = sh(&format!("unshare --net sh -c 'nft -f {path} && {list}'"));
+            let theirs = sh(&format!("unshare --net sh -c '{ADD_BRIDGE}; nft -f {path} && {list}'"));
             assert_same_lines(&without_handles(&ours), &without_handles(&theirs), &list);
         }
-        sh(&format!("{program} delete table {} calico", family.name()));
+        sh(&format!("{program} delete table {}", layout.table.id));
     }
 }
 
@@ -178,18 +198,22 @@ fn the_newer_nft_lists_what_we_wrote_as_it_lists_its_own() -> Outcome {
 }
 
 fn libnftnl_reads_what_we_wrote_as_it_reads_what_nft_wrote() {
-    for family in [Family::Ipv4, Family::Ipv6] {
+    add_bridge();
+    for family in FAMILIES {
         let layout = Layout::new(family);
         let _socket = written(&layout);
         let file = layout.text_file();
         // What `nft` prints so is what libnftnl makes of the kernel's messages.
         let list = "nft --debug=netlink list ruleset 2>&1";
         let ours = sh(list);
-        assert!(ours.contains("[ lookup reg 1 set verdicts dreg 0 "), "a lookup is not understood");
-        let theirs = sh(&format!("unshare --net sh -c 'nft -f {} && {list}'", file.path().display()));
+        let known =
+            if layout.sets.is_empty() { "[ meta load " } else { "[ lookup reg 1 set verdicts dreg 0 " };
+        assert!(ours.contains(known), "a rule is not understood");
+        let theirs =
+            sh(&format!("unshare --net sh -c '{ADD_BRIDGE}; nft -f {} && {list}'", file.path().display()));
         let [ours, theirs] = [ours, theirs].map(|text| without_numbers(&without_handles(&text)));
         assert_same_lines(&ours, &theirs, list);
-        sh(&format!("nft delete table {} calico", family.name()));
+        sh(&format!("nft delete table {}", layout.table.id));
     }
 }
 
@@ -200,7 +224,8 @@ fn without_numbers(listing: &str) -> String {
         let words = line.split(' ').filter(|word| !word.chars().all(|c| c.is_ascii_digit()));
         words.collect::<Vec<_>>().join(" ")
     };
-    let is_header = |line: &str| line.starts_with("ip ") || line.starts_with("ip6 ");
+    let is_header =
+        |line: &str| FAMILIES.iter().any(|family| line.starts_with(&format!("{} ", family.name())));
     let is_empty_interval = |line: &&str| line.starts_with("\telement 0000") && line.ends_with(": 1 [end]");
     let lines = listing.lines().filter(|line| !is_empty_interval(line));
     let lines = lines.map(|line| if is_header(line) { strip(line) } else { line.to_owned() });

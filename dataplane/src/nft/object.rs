@@ -175,8 +175,6 @@ pub(super) fn write_flowtable(w: &mut Writer<'_>, table: &TableId, flowtable: &F
             hook.nested(3, |list| write_devices(list, &flowtable.devices));
         }
     });
-    if flowtable.counter {
-        // `NFT_FLOWTABLE_COUNTER`.
-        w.plain_be32(7, 2);
-    }
+    // `NFT_FLOWTABLE_COUNTER`.
+    w.plain_be32(7, if flowtable.counter { 2 } else { 0 });
 }

@@ -10,8 +10,9 @@ use std::process::Command;
 use crate::layout::Layout;
 
 const NESTED: u16 = 0x8000;
-/// Types of messages: tables, chains, rules, sets, elements.
-const KINDS: [(u16, &str); 5] = [(0, "table"), (3, "chain"), (6, "rule"), (9, "set"), (12, "elements")];
+/// Types of messages.
+const KINDS: [(u16, &str); 6] =
+    [(0, "table"), (3, "chain"), (6, "rule"), (9, "set"), (12, "elements"), (22, "flowtable")];
 
 /// An attribute.
 #[derive(Clone, PartialEq, Eq)]
@@ -106,6 +107,7 @@ fn normalise(word: &str, fields: &mut Fields) {
                 list.iter_mut().for_each(|(number, _)| *number = NESTED | 1);
             }
         }
+        "chain" | "flowtable" => fields.iter_mut().for_each(|(_, value)| sort_names(value)),
         "rule" => {
             for (_, value) in fields {
                 forget_set_ids(value);
@@ -113,6 +115,15 @@ fn normalise(word: &str, fields: &mut Fields) {
         }
         _ => {}
     }
+}
+
+/// Of several interfaces, nft does not say the first one first.
+fn sort_names(value: &mut Value) {
+    let Value::Nested(list) = value else { return };
+    if list.iter().all(|(kind, _)| *kind == 1) {
+        list.sort_by_key(|(_, name)| format!("{name:?}"));
+    }
+    list.iter_mut().for_each(|(_, value)| sort_names(value));
 }
 
 /// A set's userdata without nft's notes of the expressions behind its types.

@@ -599,10 +599,49 @@ pub(crate) fn raw_shapes() -> Vec<Shape> {
     ]
 }
 
+/// Packets of an interface before everything else.
+pub(crate) fn netdev_shapes() -> Vec<Shape> {
+    vec![
+        shape("meta mark set 0x1", vec![value(Data::host32(1)), set_meta(MetaKey::Mark)]),
+        shape(
+            "ether daddr 02:00:00:00:00:01 drop",
+            vec![
+                meta(MetaKey::InType),
+                equal(Data::new(&1u16.to_ne_bytes())),
+                load(Payload::ETHER_DESTINATION),
+                equal(Data::new(&[2, 0, 0, 0, 0, 1])),
+                drop(),
+            ],
+        ),
+        shape(
+            "ip saddr 10.65.0.2 accept",
+            vec![
+                meta(MetaKey::EtherType),
+                equal(Data::be16(0x0800)),
+                load(Payload::IPV4_SOURCE),
+                equal(v4("10.65.0.2")),
+                Expression::Verdict(Verdict::Accept),
+            ],
+        ),
+    ]
+}
+
+/// Of ARP.
+pub(crate) fn arp_shapes() -> Vec<Shape> {
+    vec![
+        shape("arp operation reply drop", vec![load(Payload::ARP_OPERATION), equal(Data::be16(2)), drop()]),
+        shape(
+            "oifname \"cali*\" counter",
+            vec![meta(MetaKey::OutInterface), equal(Data::interface_prefix("cali")), Expression::Counter],
+        ),
+    ]
+}
+
 /// What not every kernel has.
 pub(crate) fn rare_shapes() -> Vec<Shape> {
     let queue = |number, total, bypass, fanout| Expression::Queue { number, total, bypass, fanout };
     vec![
+        shape("flow add @cali-f", vec![Expression::FlowOffload { flowtable: "cali-f".to_owned() }]),
         shape("queue num 3", vec![queue(3, 1, false, false)]),
         shape("queue num 3-5 bypass,fanout", vec![queue(3, 3, true, true)]),
     ]

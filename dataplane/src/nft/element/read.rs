@@ -102,7 +102,7 @@ impl ElementReader {
         for edge in self.edges {
             if let Some((first, element)) = open.take() {
                 // One that has no end reaches to the next, whatever that is.
-                if let Some(last) = predecessor(&edge.key) {
+                if let Some(last) = predecessor(&edge.key).filter(|last| *last >= first) {
                     self.elements.push(interval(first, last, element));
                 }
             }
