@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Scene (one node, n pods, an agent) ──► latency · calls · start · memory ──┐
-//!  ip sets (no agent) ──────────────────► sets ──────────────────────────────┴──► Report: table, JSON
+//!  ip sets (no agent) ──────────────────► sets ──────────────────────────────┼──► Report: table, JSON
+//!  nf_tables (no agent) ────────────────► nft_codec ─────────────────────────┘
 //! ```
 //!
 //! What is measured and what stands beside it take turns in the same run on the same kernel tables, so that whatever
@@ -20,6 +21,7 @@ mod events;
 mod latency;
 mod machine;
 mod memory;
+mod nft_codec;
 mod production;
 mod report;
 mod ruleset;
@@ -59,6 +61,8 @@ pub enum Part {
     Rules,
     /// A node of the size of a real one: 294 policies of 68 rules, 3,708 sets of 70 members, 110 pods.
     Production,
+    /// The codec of nf_tables, without an agent.
+    NftCodec,
 }
 
 /// An iptables back end.
@@ -108,6 +112,10 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
     if options.parts.contains(&Part::Sets) {
         tell("ip sets");
         report.take(Part::Sets, sets::measure(options.set_size));
+    }
+    if options.parts.contains(&Part::NftCodec) {
+        tell("the codec of nf_tables");
+        report.take(Part::NftCodec, nft_codec::measure());
     }
     let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start, Part::Rules, Part::Production];
     if with_agent.iter().any(|part| options.parts.contains(part)) {

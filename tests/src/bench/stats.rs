@@ -10,6 +10,11 @@ impl Samples {
         self.0.push(value);
     }
 
+    /// Adds a value that could be measured.
+    pub(super) fn extend(&mut self, value: Option<f64>) {
+        self.0.extend(value);
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
