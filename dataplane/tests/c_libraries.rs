@@ -2,7 +2,8 @@
 //! the foreign tool. The `iptables` crate stands for the many programs that call `iptables` rule by rule.
 //!
 //! Of nf_tables' objects the safe API of `nftnl` reads tables only, so chains and rules come in by `mnl`, which checks
-//! and splits messages, and two attributes of each are read here.
+//! and splits messages, and two attributes of each are read here. What it can write it writes for our codec to read; what
+//! libnftnl makes of each shape of ours `nft --debug=netlink` prints, in the tests named `nft`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -11,7 +12,7 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard};
 
@@ -20,6 +21,7 @@ use ipset::types::{HashIp, HashIpPort, HashNet, ListResult, NetDataType, SetType
 use ipset::{IPSet, Session};
 use iptables::IPTables;
 use mnl::{Bus, CbResult, Socket};
+use nftnl::expr::InterfaceName;
 use nftnl::{Batch, Chain, MsgType, ProtoFamily, Rule, nft_expr};
 use tables::{
     Case, LEGACY_V4, LEGACY_V6, NFT_V4, NFT_V6, POLICY, Watched, add_foreign_rules, enforce, ids_of, matrix,
@@ -28,8 +30,10 @@ use tables::{
 use tortie_api::net::IpVersion;
 use tortie_dataplane::feature::Backend;
 use tortie_dataplane::ipset::{IpSets, Member, SetSpec, SetType};
+use tortie_dataplane::nft::{Socket as NftSocket, Transaction};
 use tortie_dataplane::reconcile::{Driver, Phase, Report};
 use tortie_rules::render::Table;
+use tortie_rules::ruleset::nft;
 
 fn main() -> ExitCode {
     let mut tests = matrix![
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
         libipset_reads_the_members_that_our_codec_wrote,
         what_libipset_does_to_our_sets_is_mended,
         a_set_that_libipset_made_is_taken_over_without_a_write,
+        what_libnftnl_wrote_our_codec_reads,
+        libnftnl_and_libmnl_read_what_our_codec_wrote,
     ]);
     common::run(tests)
 }
@@ -244,6 +250,140 @@ fn a_table_deleted_through_libnftnl_comes_back(case: Case) {
     assert_eq!(watched.mend(case).expect("it is heard of").calls, 1);
     assert_eq!(chains(case.version), saved(case));
     case.assert_policy_is_in_force();
+}
+
+fn id(version: IpVersion) -> nft::TableId {
+    let family = if version == IpVersion::V4 { nft::Family::Ipv4 } else { nft::Family::Ipv6 };
+    nft::TableId::new(family, "cali-library")
+}
+
+/// A rule of the crate's words, and the same as a tree.
+struct Twin<'a> {
+    theirs: Rule<'a>,
+    ours: Vec<nft::Expression>,
+}
+
+impl<'a> Twin<'a> {
+    fn new(chain: &'a Chain<'a>) -> Self {
+        Self { theirs: Rule::new(chain), ours: Vec::new() }
+    }
+
+    fn with(mut self, theirs: &impl nftnl::expr::Expression, ours: nft::Expression) -> Self {
+        self.theirs.add_expr(theirs);
+        self.ours.push(ours);
+        self
+    }
+}
+
+/// What the crate has words for.
+fn twins<'a>(chain: &'a Chain<'a>, set: &nftnl::set::Set<'_, Ipv4Addr>) -> Vec<Twin<'a>> {
+    let to = nft::Register::FIRST;
+    let meta = |key| nft::Expression::Meta { key, to };
+    let compare = |comparison, value| nft::Expression::Compare { comparison, from: to, value };
+    let load = |payload| nft::Expression::Payload { payload, to };
+    let bits = |mask, xor| nft::Expression::Bitwise {
+        from: to,
+        to,
+        mask: nft::Data::host32(mask),
+        xor: nft::Data::host32(xor),
+    };
+    let state = nft::Expression::Conntrack { key: nft::ConntrackKey::State, direction: None, to };
+    let twin = || Twin::new(chain);
+    let equal = nft::Comparison::Equal;
+    vec![
+        twin()
+            .with(&nft_expr!(meta l4proto), meta(nft::MetaKey::Protocol))
+            .with(&nft_expr!(cmp == 6u8), compare(equal, nft::Data::u8(6)))
+            .with(&nft_expr!(payload tcp dport), load(nft::Payload::DESTINATION_PORT))
+            .with(
+                &nft_expr!(cmp >= 80u16.to_be()),
+                compare(nft::Comparison::GreaterOrEqual, nft::Data::be16(80)),
+            )
+            .with(&nft_expr!(counter), nft::Expression::Counter)
+            .with(&nft_expr!(verdict drop), nft::Expression::Verdict(nft::Verdict::Drop)),
+        twin()
+            .with(&nft_expr!(payload ipv4 saddr), load(nft::Payload::IPV4_SOURCE))
+            .with(
+                &nft_expr!(lookup set),
+                nft::Expression::Lookup { set: "cali-s".to_owned(), key: to, negate: false },
+            )
+            .with(
+                &nft_expr!(verdict jump c"cali-target".into()),
+                nft::Expression::Verdict(nft::Verdict::Jump("cali-target".to_owned())),
+            ),
+        twin()
+            .with(&nft_expr!(ct state), state)
+            .with(&nft_expr!(bitwise mask 6u32, xor 0u32), bits(6, 0))
+            .with(&nft_expr!(cmp != 0u32), compare(nft::Comparison::NotEqual, nft::Data::host32(0)))
+            .with(&nft_expr!(verdict accept), nft::Expression::Verdict(nft::Verdict::Accept)),
+        twin()
+            .with(&nft_expr!(meta mark), meta(nft::MetaKey::Mark))
+            .with(&nft_expr!(bitwise mask !0x10000u32, xor 0x10000u32), bits(!0x10000, 0x10000))
+            .with(&nft_expr!(meta mark set), nft::Expression::SetMeta { key: nft::MetaKey::Mark, from: to }),
+        twin()
+            .with(&nft_expr!(meta iifname), meta(nft::MetaKey::InInterface))
+            .with(
+                &nft_expr!(cmp == InterfaceName::StartingWith(c"cali".into())),
+                compare(equal, nft::Data::interface_prefix("cali")),
+            )
+            .with(&nft_expr!(verdict return), nft::Expression::Verdict(nft::Verdict::Return)),
+    ]
+}
+
+fn what_libnftnl_wrote_our_codec_reads() {
+    let id = id(IpVersion::V4);
+    let table = nftnl::Table::new(c"cali-library", ProtoFamily::Ipv4);
+    let (chain, target) = (Chain::new(c"cali-rules", &table), Chain::new(c"cali-target", &table));
+    let mut set = nftnl::set::Set::new_named(c"cali-s", 1, &table, ProtoFamily::Ipv4);
+    let members: [Ipv4Addr; 2] = [[10, 65, 0, 2].into(), [10, 65, 0, 3].into()];
+    members.iter().for_each(|member| set.add(member));
+    let twins = twins(&chain, &set);
+    let mut batch = Batch::new();
+    batch.add(&table, MsgType::Add);
+    batch.add(&target, MsgType::Add);
+    batch.add(&chain, MsgType::Add);
+    batch.add(&set, MsgType::Add);
+    batch.add_iter(set.elems_iter(), MsgType::Add);
+    twins.iter().for_each(|twin| batch.add(&twin.theirs, MsgType::Add));
+    commit(batch);
+
+    let mut socket = NftSocket::new();
+    let rules = socket.rules(&id, Some("cali-rules")).unwrap();
+    assert_eq!(rules.len(), twins.len());
+    for (entry, twin) in rules.into_iter().zip(twins) {
+        assert_eq!(entry.rule.unwrap().expressions, twin.ours);
+    }
+    let read = nft::Set::new("cali-s", [nft::FieldType::Ipv4]);
+    assert_eq!(socket.sets(&id).unwrap()[0].set, Ok(read.clone()));
+    let elements = members.map(|member| nft::Element::new(member.into()));
+    assert_eq!(socket.elements(&id, &read).unwrap(), elements);
+}
+
+fn libnftnl_and_libmnl_read_what_our_codec_wrote() {
+    for version in IpVersion::BOTH {
+        let id = id(version);
+        let mut transaction = Transaction::new();
+        transaction.add_table(&nft::Table { id: id.clone(), comment: Some("ours".to_owned()) });
+        let rule = nft::Rule {
+            expressions: vec![nft::Expression::Counter, nft::Expression::Verdict(nft::Verdict::Return)],
+            comment: Some("cali:0123456789abcdef".to_owned()),
+        };
+        for name in ["cali-a", "cali-b"] {
+            transaction.add_chain(&id, &nft::Chain::plain(name));
+            transaction.add_rule(&id, name, &rule);
+        }
+        let mut socket = NftSocket::new();
+        socket.commit(&mut transaction, None).unwrap();
+        assert!(table_names().contains(c"cali-library"));
+        let chain = |name: &str| ("cali-library".to_owned(), name.to_owned());
+        assert_eq!(chains(version), BTreeMap::from([(chain("cali-a"), 1), (chain("cali-b"), 1)]));
+        let (mut batch, table) = (Batch::new(), nftnl::Table::new(c"cali-library", family(version)));
+        flush(&mut batch, &table, c"cali-a");
+        commit(batch);
+        let left: Vec<String> =
+            socket.rules(&id, None).unwrap().into_iter().map(|entry| entry.chain).collect();
+        assert_eq!(left, ["cali-b"]);
+    }
 }
 
 /// libipset keeps types and names of sets for the whole process, and no lock over them.
