@@ -5,18 +5,56 @@
 //!
 //! A chain that would let more through because the kernel lacks members of a set is closed until it has them.
 
-use std::borrow::Cow;
+mod maps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::maps::MapEntry;
 use super::config::Marks;
-use crate::ruleset::{Action, Chain, Hook, Match, Rule};
+use crate::render::{InsertMode, TableChange, iptables};
+use crate::ruleset::{Action, Chain, Hook, Key, Map, MapType, Match, Rule, Verdict};
 
 #[derive(Debug, Default)]
 struct Entry {
     chain: Option<Chain>,
-    /// References from programmed chains and hooks, plus one if pinned.
+    /// References from programmed chains, maps and hooks, plus one if pinned.
     references: usize,
     pinned: bool,
+    /// It stands for its content, and is forgotten with its last reference.
+    is_interned: bool,
+}
+
+/// A change of one table, typed: for drivers that do not speak text.
+///
+/// All changes of a table are one transaction. What is new comes before what refers to it, what goes away behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The map shall hold exactly these elements. It may be there already, with others.
+    Map(Map),
+    /// The chain shall hold exactly these rules.
+    Chain(Chain),
+    /// Elements of a map that is there. A key that is in both changes its verdict.
+    Elements {
+        /// Which map.
+        map: String,
+        /// These go, before the others come.
+        removed: Vec<Key>,
+        /// These come.
+        added: Vec<(Key, Verdict)>,
+    },
+    /// Our rules in the kernel's chains, all of them.
+    Hooks(Vec<Hook>),
+    /// The chain of this name shall not exist.
+    NoChain(String),
+    /// The map of this name shall not exist.
+    NoMap(String),
+}
+
+/// What a rule or an element refers to.
+enum Node {
+    Chain(String),
+    Map(String),
+    Set(String),
 }
 
 /// See the module's documentation.
@@ -25,23 +63,35 @@ pub(crate) struct Chains {
     entries: BTreeMap<String, Entry>,
     hooks: Vec<Hook>,
     hooks_changed: bool,
+    /// Chains whose content changed.
     dirty: BTreeSet<String>,
+    /// Chains that came into use or went out of it.
+    moved: BTreeSet<String>,
     programmed: BTreeSet<String>,
     /// Sets that the kernel does not hold as wanted.
     broken_sets: BrokenSets,
+    maps: BTreeMap<String, MapEntry>,
+    dirty_maps: BTreeSet<String>,
+    programmed_maps: BTreeSet<String>,
+    /// Interned chains and maps that may have lost their last reference.
+    loose: BTreeSet<String>,
+    /// Sets that rules of programmed chains look into, with the number of rules.
+    sets: BTreeMap<String, usize>,
+    /// Sets of which some were used and are not, or the other way.
+    dirty_sets: BTreeSet<String>,
 }
 
 impl Chains {
     /// Sets our rules in the kernel's chains.
     pub(crate) fn set_hooks(&mut self, hooks: Vec<Hook>) {
-        let targets = |hooks: &[Hook]| -> Vec<String> {
-            hooks.iter().flat_map(|h| h.inserted.iter().chain(&h.appended)).filter_map(target).collect()
+        let nodes = |hooks: &[Hook]| -> Vec<Node> {
+            hooks.iter().flat_map(|h| h.inserted.iter().chain(&h.appended)).flat_map(nodes_of_rule).collect()
         };
-        let (old, new) = (targets(&self.hooks), targets(&hooks));
+        let (old, new) = (nodes(&self.hooks), nodes(&hooks));
         self.hooks = hooks;
         self.hooks_changed = true;
-        new.iter().for_each(|name| self.refer(name));
-        old.iter().for_each(|name| self.unrefer(name));
+        self.refer(new);
+        self.unrefer(old);
     }
 
     /// Adds or changes a chain.
@@ -51,14 +101,104 @@ impl Chains {
             return;
         }
         let live = entry.references > 0;
-        let new = targets(Some(&chain));
+        let new = nodes(Some(&chain));
         let name = chain.name.clone();
-        let old = targets(entry.chain.replace(chain).as_ref());
-        if live {
+        let old = nodes(entry.chain.replace(chain).as_ref());
+        if live || self.programmed.contains(&name) {
             self.dirty.insert(name);
-            new.iter().for_each(|name| self.refer(name));
-            old.iter().for_each(|name| self.unrefer(name));
         }
+        if live {
+            self.refer(new);
+            self.unrefer(old);
+        }
+    }
+
+    /// Adds a chain that is named by its content, and forgotten when nothing refers to it any more.
+    pub(crate) fn intern(&mut self, name: &str, rules: impl FnOnce() -> Vec<Rule>) {
+        if !self.has(name) {
+            self.set(Chain { name: name.to_owned(), rules: rules() });
+            self.loose.insert(name.to_owned());
+            if let Some(entry) = self.entries.get_mut(name) {
+                entry.is_interned = true;
+            }
+        }
+    }
+
+    /// The same with a map.
+    pub(crate) fn intern_map(&mut self, name: &str, holds: MapType, elements: Vec<(Key, Verdict)>) {
+        if !self.maps.contains_key(name) {
+            self.add_map(name, holds, true);
+            self.loose.insert(name.to_owned());
+            elements.into_iter().for_each(|(key, verdict)| self.set_element(name, key, Some(verdict)));
+        }
+    }
+
+    /// Adds an empty map, if there is none of this name.
+    pub(crate) fn want_map(&mut self, name: &str, holds: MapType) {
+        if !self.maps.contains_key(name) {
+            self.add_map(name, holds, false);
+        }
+    }
+
+    fn add_map(&mut self, name: &str, holds: MapType, is_interned: bool) {
+        self.maps.insert(name.to_owned(), MapEntry::new(holds, is_interned));
+    }
+
+    /// Sets an element of a map that is there, or removes it.
+    pub(crate) fn set_element(&mut self, map: &str, key: Key, verdict: Option<Verdict>) {
+        let Some(entry) = self.maps.get_mut(map) else { return };
+        let (gained, lost) = entry.set(key, verdict);
+        if entry.references > 0 {
+            self.dirty_maps.insert(map.to_owned());
+            self.refer(gained.map(|name| Node::Chain(name.to_string())).into_iter().collect());
+            self.unrefer(lost.map(|name| Node::Chain(name.to_string())).into_iter().collect());
+        }
+    }
+
+    /// Makes these the elements of a map that is there. Those that are already so are no change.
+    pub(crate) fn set_elements(&mut self, map: &str, elements: BTreeMap<Key, Verdict>) {
+        let Some(entry) = self.maps.get(map) else { return };
+        let gone: Vec<Key> =
+            entry.elements.keys().filter(|key| !elements.contains_key(*key)).cloned().collect();
+        for (key, verdict) in elements {
+            self.set_element(map, key, Some(verdict));
+        }
+        for key in gone {
+            self.set_element(map, key, None);
+        }
+    }
+
+    /// Removes a map that nothing refers to.
+    pub(crate) fn remove_map(&mut self, name: &str) {
+        if self.maps.get(name).is_some_and(|entry| entry.references == 0) {
+            self.maps.remove(name);
+        }
+    }
+
+    /// The map of this name.
+    #[cfg(test)]
+    pub(crate) fn map(&self, name: &str) -> Option<Map> {
+        self.maps.get(name).map(|entry| entry.content(name))
+    }
+
+    /// The number of elements of a map.
+    pub(crate) fn map_len(&self, name: &str) -> usize {
+        self.maps.get(name).map_or(0, |entry| entry.elements.len())
+    }
+
+    /// The number of maps that programmed chains look into, and of sets.
+    pub(crate) fn lookups(&self) -> usize {
+        self.maps.values().filter(|entry| entry.references > 0).count() + self.sets.len()
+    }
+
+    /// Whether a rule of a programmed chain looks into this set.
+    pub(crate) fn uses_set(&self, name: &str) -> bool {
+        self.sets.contains_key(name)
+    }
+
+    /// Names of sets that may have come into use, or gone out of it, since the last call.
+    pub(crate) fn take_dirty_sets(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.dirty_sets)
     }
 
     /// Whether the chain is there or something refers to it.
@@ -75,10 +215,12 @@ impl Chains {
     pub(crate) fn remove(&mut self, name: &str) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let live = entry.references > 0;
-        let old = targets(entry.chain.take().as_ref());
-        if live {
+        let old = nodes(entry.chain.take().as_ref());
+        if live || self.programmed.contains(name) {
             self.dirty.insert(name.to_owned());
-            old.iter().for_each(|name| self.unrefer(name));
+        }
+        if live {
+            self.unrefer(old);
         } else {
             self.entries.remove(name);
         }
@@ -91,7 +233,8 @@ impl Chains {
             return;
         }
         entry.pinned = pinned;
-        if pinned { self.refer(name) } else { self.unrefer(name) }
+        let node = vec![Node::Chain(name.to_owned())];
+        if pinned { self.refer(node) } else { self.unrefer(node) }
     }
 
     /// Notes which sets the kernel does not hold as wanted.
@@ -108,29 +251,98 @@ impl Chains {
         .collect();
         let refers =
             |rule: &Rule| rule.matches.iter().filter_map(set_match).any(|(name, _)| changed.contains(name));
-        let live = self.entries.iter().filter(|(_, e)| e.references > 0);
+        let live = self.entries.iter().filter(|(n, e)| e.references > 0 || self.programmed.contains(*n));
         let touched = live.filter(|(_, e)| e.chain.as_ref().is_some_and(|c| c.rules.iter().any(refers)));
         self.dirty.extend(touched.map(|(name, _)| name.clone()));
         self.broken_sets.clone_from(broken);
     }
 
-    /// Hands out what changed since the last call: chains first, hooks last.
-    pub(crate) fn changes(&mut self, marks: &Marks, take: &mut dyn FnMut(Change<'_>)) {
-        for name in std::mem::take(&mut self.dirty) {
-            match self.entries.get(&name).filter(|e| e.references > 0) {
-                Some(entry) => {
-                    let closed = self.closed(&name, entry.chain.as_ref(), marks).map(Cow::Owned);
-                    let content = closed.or(entry.chain.as_ref().map(Cow::Borrowed));
-                    let content = content.unwrap_or_else(|| Cow::Owned(close(&name, "not there yet")));
-                    take(Change::Chain(&content));
-                    self.programmed.insert(name);
+    /// What changed since the last call, rendered.
+    pub(crate) fn changes(
+        &mut self,
+        mode: InsertMode,
+        features: iptables::Features,
+        marks: &Marks,
+    ) -> Vec<TableChange> {
+        self.dirty_sets.clear();
+        let mut changes = Vec::new();
+        for (name, chain) in self.dirty_chains(marks) {
+            changes.push(match chain {
+                Some(chain) => TableChange::Chain(iptables::chain(&chain, features).into()),
+                None => TableChange::NoChain(name),
+            });
+        }
+        if std::mem::take(&mut self.hooks_changed) {
+            let hooks = self.hooks.iter().map(|h| iptables::hook(h, features)).collect();
+            changes.push(TableChange::Hooks(hooks, mode));
+        }
+        changes
+    }
+
+    /// What changed since the last call, typed. See [`Change`].
+    pub(crate) fn typed_changes(&mut self, marks: &Marks) -> Vec<Change> {
+        self.forget_loose();
+        let (mut new, mut elements, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for name in std::mem::take(&mut self.dirty_maps) {
+            match self.maps.get_mut(&name).filter(|entry| entry.references > 0) {
+                Some(entry) if !entry.is_whole => {
+                    let (removed, added) = entry.take_changes();
+                    if !removed.is_empty() || !added.is_empty() {
+                        elements.push(Change::Elements { map: name, removed, added });
+                    }
                 }
-                None if self.programmed.remove(&name) => take(Change::NoChain(&name)),
+                Some(entry) => {
+                    entry.tell_whole();
+                    new.push(Change::Map(entry.content(&name)));
+                    self.programmed_maps.insert(name);
+                }
+                None if self.programmed_maps.remove(&name) => gone.push(Change::NoMap(name)),
                 None => {}
             }
         }
+        let (chains, no_chains): (Vec<_>, Vec<_>) =
+            self.dirty_chains(marks).into_iter().partition(|(_, chain)| chain.is_some());
+        let chains = chains.into_iter().filter_map(|(_, chain)| chain).map(Change::Chain);
+        new.extend(chains.chain(elements));
         if std::mem::take(&mut self.hooks_changed) {
-            take(Change::Hooks(&self.hooks));
+            new.push(Change::Hooks(self.hooks.clone()));
+        }
+        new.extend(no_chains.into_iter().map(|(name, _)| Change::NoChain(name)).chain(gone));
+        new
+    }
+
+    /// Chains that changed since the last call, as they are now; none for those that are to go.
+    fn dirty_chains(&mut self, marks: &Marks) -> Vec<(String, Option<Chain>)> {
+        let mut changes = Vec::new();
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut names = std::mem::take(&mut self.moved);
+        names.extend(dirty.iter().cloned());
+        for name in names {
+            match self.entries.get(&name).filter(|e| e.references > 0) {
+                Some(_) if !dirty.contains(&name) && self.programmed.contains(&name) => {}
+                Some(entry) => {
+                    let closed = self.closed(&name, entry.chain.as_ref(), marks);
+                    let chain = closed.or_else(|| entry.chain.clone());
+                    let chain = chain.unwrap_or_else(|| close(&name, "not there yet"));
+                    self.programmed.insert(name.clone());
+                    changes.push((name, Some(chain)));
+                }
+                None if self.programmed.remove(&name) => changes.push((name, None)),
+                None => {}
+            }
+        }
+        changes
+    }
+
+    /// Forgets what stands for its content only and is not referred to.
+    fn forget_loose(&mut self) {
+        for name in std::mem::take(&mut self.loose) {
+            if self.entries.get(&name).is_some_and(|e| e.is_interned && e.references == 0) {
+                self.entries.remove(&name);
+            }
+            if self.maps.get(&name).is_some_and(|e| e.is_interned && e.references == 0) {
+                self.maps.remove(&name);
+            }
         }
     }
 
@@ -142,6 +354,12 @@ impl Chains {
             closed.or_else(|| entry.chain.clone()).unwrap_or_else(|| close(name, "not there yet"))
         };
         (self.hooks.clone(), live.map(chain).collect())
+    }
+
+    /// The maps that programmed chains look into.
+    pub(crate) fn map_content(&self) -> Vec<Map> {
+        let live = self.maps.iter().filter(|(_, entry)| entry.references > 0);
+        live.map(|(name, entry)| entry.content(name)).collect()
     }
 
     /// The chain's stand-in, if a broken set would make it let more through.
@@ -163,44 +381,74 @@ impl Chains {
         })
     }
 
-    /// Counts a reference; with the first, the chain and what it refers to become live.
-    fn refer(&mut self, name: &str) {
-        let mut open = vec![name.to_owned()];
-        while let Some(name) = open.pop() {
-            let entry = self.entries.entry(name.clone()).or_default();
-            entry.references += 1;
-            if entry.references == 1 {
-                open.extend(targets(entry.chain.as_ref()));
-                self.dirty.insert(name);
-            }
-        }
-    }
-
-    fn unrefer(&mut self, name: &str) {
-        let mut open = vec![name.to_owned()];
-        while let Some(name) = open.pop() {
-            let entry = self.entries.get_mut(&name).expect("a referenced chain has an entry");
-            entry.references -= 1;
-            if entry.references == 0 {
-                open.extend(targets(entry.chain.as_ref()));
-                if entry.chain.is_none() {
-                    self.entries.remove(&name);
+    /// Counts references; with the first, what is referred to becomes live, and so does what that refers to.
+    fn refer(&mut self, mut open: Vec<Node>) {
+        while let Some(node) = open.pop() {
+            match node {
+                Node::Chain(name) => {
+                    let entry = self.entries.entry(name.clone()).or_default();
+                    entry.references += 1;
+                    if entry.references == 1 {
+                        open.extend(nodes(entry.chain.as_ref()));
+                        self.moved.insert(name);
+                    }
                 }
-                self.dirty.insert(name);
+                Node::Map(name) => {
+                    let Some(entry) = self.maps.get_mut(&name) else { continue };
+                    entry.references += 1;
+                    if entry.references == 1 {
+                        entry.is_whole = true;
+                        open.extend(entry.targets().map(|chain| Node::Chain(chain.to_string())));
+                        self.dirty_maps.insert(name);
+                    }
+                }
+                Node::Set(name) => {
+                    *self.sets.entry(name.clone()).or_insert(0) += 1;
+                    self.dirty_sets.insert(name);
+                }
             }
         }
     }
-}
 
-/// A change of one table's content, typed; see [`crate::render::TableChange`].
-#[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
-    /// The chain shall hold exactly these rules.
-    Chain(&'a Chain),
-    /// The chain of this name shall not exist.
-    NoChain(&'a str),
-    /// Our rules in the kernel's chains, all of them.
-    Hooks(&'a [Hook]),
+    fn unrefer(&mut self, mut open: Vec<Node>) {
+        while let Some(node) = open.pop() {
+            match node {
+                Node::Chain(name) => {
+                    let entry = self.entries.get_mut(&name).expect("a referenced chain has an entry");
+                    entry.references -= 1;
+                    if entry.references == 0 {
+                        open.extend(nodes(entry.chain.as_ref()));
+                        if entry.is_interned {
+                            self.loose.insert(name.clone());
+                        }
+                        if entry.chain.is_none() {
+                            self.entries.remove(&name);
+                        }
+                        self.moved.insert(name);
+                    }
+                }
+                Node::Map(name) => {
+                    let Some(entry) = self.maps.get_mut(&name) else { continue };
+                    entry.references -= 1;
+                    if entry.references == 0 {
+                        open.extend(entry.targets().map(|chain| Node::Chain(chain.to_string())));
+                        if entry.is_interned {
+                            self.loose.insert(name.clone());
+                        }
+                        self.dirty_maps.insert(name);
+                    }
+                }
+                Node::Set(name) => {
+                    let uses = self.sets.get_mut(&name).expect("a used set is counted");
+                    *uses -= 1;
+                    if *uses == 0 {
+                        self.sets.remove(&name);
+                    }
+                    self.dirty_sets.insert(name);
+                }
+            }
+        }
+    }
 }
 
 /// Sets that the kernel does not hold as wanted.
@@ -244,110 +492,17 @@ fn opens_by_missing_members(rule: &Rule, negate: bool, marks: &Marks) -> bool {
     }
 }
 
-fn target(rule: &Rule) -> Option<String> {
-    rule.action.as_ref().and_then(Action::target).map(str::to_owned)
+fn nodes_of_rule(rule: &Rule) -> impl Iterator<Item = Node> {
+    let target = rule.action.as_ref().and_then(|action| match action {
+        Action::Lookup { map, .. } => Some(Node::Map(map.clone())),
+        action => action.target().map(|chain| Node::Chain(chain.to_owned())),
+    });
+    target.into_iter().chain(rule.matches.iter().filter_map(set_match).map(|(set, _)| Node::Set(set.clone())))
 }
 
-fn targets(chain: Option<&Chain>) -> Vec<String> {
-    chain.into_iter().flat_map(|c| &c.rules).filter_map(target).collect()
+fn nodes(chain: Option<&Chain>) -> Vec<Node> {
+    chain.into_iter().flat_map(|c| &c.rules).flat_map(nodes_of_rule).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(name: &str, to: &[&str]) -> Chain {
-        let rules = to.iter().map(|t| Rule::always(Action::Jump((*t).to_owned()))).collect();
-        Chain { name: name.to_owned(), rules }
-    }
-
-    fn hook(to: &str) -> Hook {
-        let inserted = vec![Rule::always(Action::Jump(to.to_owned()))];
-        Hook { chain: "FORWARD", inserted, appended: Vec::new() }
-    }
-
-    fn names(chains: &mut Chains) -> Vec<String> {
-        let mut names = Vec::new();
-        chains.changes(&Marks::default(), &mut |change| {
-            names.push(match change {
-                Change::Chain(c) => format!("+{}:{}", c.name, c.rules.len()),
-                Change::NoChain(n) => format!("-{n}"),
-                Change::Hooks(_) => "hooks".to_owned(),
-            });
-        });
-        names
-    }
-
-    #[test]
-    fn only_chains_that_a_packet_can_reach_are_programmed() {
-        let mut chains = Chains::default();
-        chains.set(chain("a", &["b"]));
-        chains.set(chain("b", &[]));
-        chains.set(chain("unused", &["b"]));
-        assert!(names(&mut chains).is_empty());
-        chains.set_hooks(vec![hook("a")]);
-        assert_eq!(names(&mut chains), ["+a:1", "+b:0", "hooks"]);
-        chains.set(chain("a", &[]));
-        assert_eq!(names(&mut chains), ["+a:0", "-b"]);
-        chains.pin("unused", true);
-        assert_eq!(names(&mut chains), ["+b:0", "+unused:1"]);
-        chains.pin("unused", false);
-        assert_eq!(names(&mut chains), ["-b", "-unused"]);
-    }
-
-    #[test]
-    fn a_missing_chain_is_closed_until_it_comes() {
-        let mut chains = Chains::default();
-        chains.set_hooks(vec![hook("a")]);
-        assert_eq!(names(&mut chains), ["+a:1", "hooks"]);
-        chains.set(chain("a", &[]));
-        assert_eq!(names(&mut chains), ["+a:0"]);
-        chains.remove("a");
-        assert_eq!(names(&mut chains), ["+a:1"]);
-    }
-
-    #[test]
-    fn an_equal_chain_is_no_change() {
-        let mut chains = Chains::default();
-        chains.set_hooks(vec![hook("a")]);
-        chains.set(chain("a", &["b"]));
-        names(&mut chains);
-        chains.set(chain("a", &["b"]));
-        assert!(names(&mut chains).is_empty());
-    }
-
-    fn with_set(negate: bool, bit: u32) -> Rule {
-        let side = crate::ruleset::Side::Source;
-        let m = Match::Set { name: "s".to_owned(), side, key: crate::ruleset::SetKey::Address, negate };
-        Rule::when(vec![m], Action::SetMark(bit))
-    }
-
-    #[test]
-    fn a_chain_is_closed_where_missing_members_would_open_it() {
-        let marks = Marks::default();
-        let cases = [
-            (false, marks.accept, false),
-            (true, marks.accept, true),
-            (false, marks.drop, true),
-            (true, marks.drop, false),
-            (false, marks.pass, true),
-            (false, marks.scratch0, true),
-        ];
-        for (negate, bit, is_closed) in cases {
-            let mut chains = Chains::default();
-            chains.set_hooks(vec![hook("a")]);
-            let rules = vec![with_set(negate, bit), Rule::always(Action::Return)];
-            chains.set(Chain { name: "a".to_owned(), rules });
-            assert_eq!(names(&mut chains), ["+a:2", "hooks"]);
-            let names_of_s = BTreeSet::from(["s".to_owned()]);
-            let incomplete = BrokenSets { incomplete: names_of_s.clone(), ..BrokenSets::default() };
-            chains.set_broken_sets(&incomplete);
-            let rules = if is_closed { 1 } else { 2 };
-            assert_eq!(names(&mut chains), [format!("+a:{rules}")], "{negate} {bit:#x}");
-            chains.set_broken_sets(&BrokenSets { strange: names_of_s, ..incomplete });
-            assert_eq!(names(&mut chains), ["+a:1"], "{negate} {bit:#x}: whatever is in the set");
-            chains.set_broken_sets(&BrokenSets::default());
-            assert_eq!(names(&mut chains), ["+a:2"]);
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Takes the graph's events one by one; only chains that an event touches are compiled and rendered again.
 
+mod embed;
 mod endpoints;
 mod network;
 mod policies;
@@ -15,8 +16,8 @@ use tortie_api::net::IpVersion;
 
 use self::endpoints::EndpointChains;
 use self::shared::Sharer;
+pub use super::chains::BrokenSets;
 use super::chains::Chains;
-pub use super::chains::{BrokenSets, Change};
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
 use super::endpoint_marks::EndpointMarks;
@@ -26,7 +27,7 @@ use super::{names, statics};
 use crate::graph::model::{
     Event, HostInterface, MESH_WORKLOADS, Member, PolicyKey, PolicyRules, ProfileRules, SetId, SetKind,
 };
-use crate::render::iptables::{self, Features};
+use crate::render::iptables::Features;
 use crate::render::{Table, TableChange};
 use crate::ruleset::{Chain, Hook, Map};
 
@@ -139,6 +140,8 @@ pub struct Classic {
     shares_dirty: bool,
     dispatch_dirty: bool,
     dispatch_chains: BTreeSet<ChainName>,
+    /// Workloads have chains of their own here. Without, another compiler makes them, with what it needs of ours.
+    has_workloads: bool,
 }
 
 impl Classic {
@@ -166,6 +169,7 @@ impl Classic {
             shares_dirty: false,
             dispatch_dirty: true,
             dispatch_chains: BTreeSet::new(),
+            has_workloads: true,
         };
         classic.want_static_set(statics::THIS_HOST, SetType::Address, &[]);
         classic.want_static_set(statics::DSCP_SOURCES, SetType::Net, &[]);
@@ -218,34 +222,19 @@ impl Classic {
         std::mem::take(&mut self.sets)
     }
 
-    /// Changes of tables since the last call, as iptables takes them.
+    /// Changes of tables since the last call.
     pub fn poll_tables(&mut self) -> Vec<TableUpdate> {
-        let (mode, features) = (self.config.insert_mode, self.features);
-        let mut updates = Vec::new();
-        self.poll_changes(&mut |version, table, change| {
-            let change = match change {
-                Change::Chain(chain) => TableChange::Chain(iptables::chain(chain, features).into()),
-                Change::NoChain(name) => TableChange::NoChain(name.to_owned()),
-                Change::Hooks(hooks) => {
-                    let hooks = hooks.iter().map(|hook| iptables::hook(hook, features));
-                    TableChange::Hooks(hooks.collect(), mode)
-                }
-            };
-            updates.push(TableUpdate { version, table, change });
-        });
-        updates
-    }
-
-    /// The same, typed: for another renderer.
-    pub fn poll_changes(&mut self, take: &mut dyn FnMut(IpVersion, Table, Change<'_>)) {
         self.compile_what_all_share();
-        let marks = self.config.marks;
+        let (mode, features, marks) = (self.config.insert_mode, self.features, self.config.marks);
+        let mut updates = Vec::new();
         for ruleset in &mut self.rulesets {
             let version = ruleset.version;
             for (table, chains) in &mut ruleset.tables {
-                chains.changes(&marks, &mut |change| take(version, *table, change));
+                let changes = chains.changes(mode, features, &marks).into_iter();
+                updates.extend(changes.map(|change| TableUpdate { version, table: *table, change }));
             }
         }
+        updates
     }
 
     /// The tables of one IP version, typed; for evaluation, and without effect on what is polled.
@@ -334,7 +323,11 @@ fn static_ruleset(version: IpVersion, config: &Config) -> Ruleset {
 }
 
 /// The members of one IP version that a set of this type can have.
-fn of_version(members: &[Member], set_type: SetType, version: IpVersion) -> Vec<Member> {
+pub(in crate::compile) fn of_version(
+    members: &[Member],
+    set_type: SetType,
+    version: IpVersion,
+) -> Vec<Member> {
     let fits = |member: &Member| match member {
         Member::Net(net) => set_type != SetType::Address || net.prefix_len() == net.max_prefix_len(),
         Member::AddressPort(..) => true,
@@ -343,7 +336,7 @@ fn of_version(members: &[Member], set_type: SetType, version: IpVersion) -> Vec<
 }
 
 /// The type of a set of the graph.
-fn type_of(id: &SetId, kind: SetKind) -> SetType {
+pub(in crate::compile) fn type_of(id: &SetId, kind: SetKind) -> SetType {
     match kind {
         SetKind::Net if *id.0 == *MESH_WORKLOADS => SetType::Address,
         SetKind::Net => SetType::Net,

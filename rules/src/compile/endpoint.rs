@@ -220,7 +220,7 @@ fn policies_of(tier: &TierPolicies, direction: Direction) -> &[PolicyRef] {
     }
 }
 
-fn conntrack(allow: &Action, config: &Config, rules: &mut Vec<Rule>) {
+pub(crate) fn conntrack(allow: &Action, config: &Config, rules: &mut Vec<Rule>) {
     const KNOWN: &[ConntrackState] = &[ConntrackState::Related, ConntrackState::Established];
     const INVALID: &[ConntrackState] = &[ConntrackState::Invalid];
     let state = |states, action| Rule::when(vec![Match::Conntrack { states, negate: false }], action);
@@ -234,7 +234,7 @@ fn conntrack(allow: &Action, config: &Config, rules: &mut Vec<Rule>) {
 }
 
 /// Workloads must not make tunnel packets of their own: they would arrive as if from the node.
-fn encapsulation(config: &Config) -> Vec<Rule> {
+pub(crate) fn encapsulation(config: &Config) -> Vec<Rule> {
     let protocol = |protocol| Match::Protocol { protocol, negate: false };
     let word = deny_word(config);
     let mut rules = Vec::new();

@@ -67,7 +67,7 @@ pub(crate) fn compile(
 }
 
 /// The rule with the networks of one IP version. `None` if it cannot match that version at all.
-fn for_version(rule: &RuleSpec, version: IpVersion) -> Option<RuleSpec> {
+pub(crate) fn for_version(rule: &RuleSpec, version: IpVersion) -> Option<RuleSpec> {
     // ICMP types mean something in one version only, also where the protocol is given by number.
     let icmp = rule.icmp.or(rule.not_icmp).and(rule.protocol).and_then(|p| match p.number() {
         1 => Some(IpVersion::V4),

@@ -34,6 +34,9 @@ pub(crate) struct Surroundings {
     pub(crate) network: Arc<ClusterNetwork>,
     /// kube-proxy uses IPVS on this node.
     pub(crate) is_ipvs: bool,
+    /// What is forwarded and belongs to a connection that is known passes before anything else is asked. Not in
+    /// iptables, where Felix's order is kept.
+    pub(crate) known_first: bool,
 }
 
 const NEW: &[ConntrackState] = &[ConntrackState::New];
@@ -274,7 +277,7 @@ fn filter(
     ]);
     let mut chains = vec![
         chain("cali-INPUT", input),
-        chain("cali-FORWARD", forward(config)),
+        chain("cali-FORWARD", forward(config, surroundings.known_first)),
         chain("cali-OUTPUT", output),
         workload_to_host(version, config),
         cidr_block(version, config, &surroundings.network),
@@ -299,13 +302,19 @@ fn cidr_block(version: IpVersion, config: &Config, network: &ClusterNetwork) -> 
     chain("cali-cidr-block", rules.collect())
 }
 
-fn forward(config: &Config) -> Vec<Rule> {
+fn forward(config: &Config, known_first: bool) -> Vec<Rule> {
     let marks = &config.marks;
     let dispatch = |direction, m| Rule::when(vec![m], jump(names::dispatch_chain(direction)));
-    let mut rules = vec![
+    let mut rules = Vec::new();
+    // Where accepting means to leave it to others, they are to see all that ours see.
+    if known_first && filter_allow(config) == Action::Accept {
+        let known = Match::Conntrack { states: KNOWN, negate: false };
+        rules.push(Rule::when(vec![known], Action::Accept).comment("Connection is known"));
+    }
+    rules.extend([
         Rule::always(Action::ClearMark(marks.all() & !marks.accept)),
         Rule::when(vec![Match::MarkClear(marks.accept)], jump("cali-from-hep-forward")),
-    ];
+    ]);
     for prefix in &config.interface_prefixes {
         rules.push(dispatch(Direction::Egress, Match::InInterface(format!("{prefix}+"))));
         rules.push(dispatch(Direction::Ingress, Match::OutInterface(format!("{prefix}+"))));

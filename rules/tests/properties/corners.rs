@@ -9,7 +9,7 @@ use tortie_rules::render::Table;
 use tortie_rules::ruleset::Action;
 
 use crate::agrees;
-use crate::scene::{Scene, Variant};
+use crate::scene::{Compiler, Scene, Variant};
 
 /// Packets for each corner.
 const PACKETS: usize = 4000;
@@ -48,8 +48,9 @@ fn corner(manifests: &str) -> Vec<Value> {
 
 fn check(manifests: &str) {
     let manifests = corner(manifests);
-    for number in 0..6 {
-        let scene = Scene::new(&manifests, &Variant::number(number)).expect("rules that the kernel takes");
+    for (number, compiler) in (0..6).flat_map(|number| Compiler::ALL.map(|compiler| (number, compiler))) {
+        let variant = Variant::number(number, compiler);
+        let scene = Scene::new(&manifests, &variant).expect("rules that the kernel takes");
         let mut probes = Probes::new(number, &scene.policy, Landmarks::of(&manifests));
         for at in 0..PACKETS {
             let probe = probes
@@ -244,7 +245,8 @@ fn what_host_endpoints_let_through_is_accepted_and_not_only_left_alone() {
         )
     };
     let manifests = corner(&[endpoint("a", UPLINK), endpoint("b", SIDE_LINK)].join("\n---\n"));
-    let scene = Scene::new(&manifests, &Variant::number(0)).expect("rules that the kernel takes");
+    let variant = Variant::number(0, Compiler::Classic);
+    let scene = Scene::new(&manifests, &variant).expect("rules that the kernel takes");
     let mut probes = Probes::new(1, &scene.policy, Landmarks::of(&manifests));
     let probe = probes.probe(IpVersion::V4).expect("a workload is there");
     let (from, to) = (Some(UPLINK.to_owned()), Some(SIDE_LINK.to_owned()));

@@ -17,7 +17,7 @@ use tortie_rules::eval::Verdict;
 use tortie_rules::eval::ruleset::{ConnectionState, Fate, Packet};
 use tortie_rules::random::{Dice, Landmarks, NODE, Probe, Probes, cluster, interfaces, resources};
 
-use scene::{Scene, Variant};
+use scene::{Compiler, Scene, Variant};
 
 /// Pairs that are tried if nobody says how many.
 const PAIRS: u64 = 2_000_000;
@@ -32,6 +32,16 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn compiled_rules_do_what_policy_says() {
+    println!("{}", try_clusters(Compiler::Classic));
+}
+
+#[test]
+fn compiled_tables_do_what_policy_says() {
+    println!("{}", try_clusters(Compiler::Fast));
+}
+
+/// Says what it saw.
+fn try_clusters(compiler: Compiler) -> String {
     let clusters = setting("TORTIE_PROPERTY_PAIRS", PAIRS).div_ceil(PACKETS);
     let first = setting("TORTIE_PROPERTY_SEED", 0);
     let next = AtomicU64::new(0);
@@ -45,7 +55,7 @@ fn compiled_rules_do_what_policy_says() {
                 if number >= clusters || first + number > failed.load(Ordering::Relaxed) {
                     return tally;
                 }
-                match try_cluster(first + number) {
+                match try_cluster(first + number, compiler) {
                     Ok([denied, allowed]) => tally = [tally[0] + denied, tally[1] + allowed],
                     Err(_) => {
                         failed.fetch_min(first + number, Ordering::Relaxed);
@@ -61,13 +71,13 @@ fn compiled_rules_do_what_policy_says() {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        let Err(failure) = try_cluster(failed) else { panic!("seed {failed} failed only once") };
+        let Err(failure) = try_cluster(failed, compiler) else { panic!("seed {failed} failed only once") };
         panic!("seed {failed}: {}", failure.report());
     }
     let [denied, allowed] = tally;
-    println!("{clusters} clusters, {} packets: {allowed} allowed, {denied} denied", denied + allowed);
     // Packets that all meet the same fate would prove little.
     assert!(denied.min(allowed) > (denied + allowed) / 10, "{allowed} allowed, {denied} denied");
+    format!("{clusters} clusters, {} packets: {allowed} allowed, {denied} denied", denied + allowed)
 }
 
 /// What a cluster and a packet disagree on.
@@ -90,9 +100,9 @@ impl Failure {
 }
 
 /// Tries the packets of one cluster. Returns how many were denied and allowed.
-fn try_cluster(seed: u64) -> Result<[u64; 2], Box<Failure>> {
+fn try_cluster(seed: u64, compiler: Compiler) -> Result<[u64; 2], Box<Failure>> {
     let manifests = cluster(seed);
-    let variant = Variant::number(seed);
+    let variant = Variant::number(seed, compiler);
     let scene = Scene::new(&manifests, &variant).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     let mut probes = Probes::new(seed, &scene.policy, Landmarks::of(&manifests));
     let mut dice = Dice::new(!seed);
@@ -141,7 +151,7 @@ fn invariants_hold(scene: &Scene, probe: &Probe) -> bool {
 fn the_trace_and_the_explanation_say_what_the_verdicts_say() {
     for seed in 0..40 {
         let manifests = cluster(seed);
-        let scene = Scene::new(&manifests, &Variant::number(seed)).unwrap();
+        let scene = Scene::new(&manifests, &Variant::number(seed, Compiler::Classic)).unwrap();
         let mut probes = Probes::new(seed, &scene.policy, Landmarks::of(&manifests));
         for _ in 0..50 {
             let Some(probe) = probes.probe(IpVersion::V4) else { break };
@@ -169,7 +179,7 @@ fn a_cluster_can_change_bit_by_bit() {
     for (name, addresses) in interfaces() {
         policy.set_interface(NODE, name, &addresses);
     }
-    let scene = Scene::new(&new, &Variant::number(0)).unwrap();
+    let scene = Scene::new(&new, &Variant::number(0, Compiler::Classic)).unwrap();
     let mut probes = Probes::new(3, &policy, Landmarks::of(&new));
     for _ in 0..200 {
         let probe = probes.probe(IpVersion::V4).unwrap();

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use tortie_api::net::IpVersion;
 use tortie_api::resource::Resource;
-use tortie_rules::compile::classic::Classic;
+use tortie_rules::compile::classic::{Classic, TableContent};
 use tortie_rules::compile::config::{AllowAction, Config, DenyAction, EndpointToHostAction, Marks};
+use tortie_rules::compile::fast::Fast;
 use tortie_rules::eval::ruleset::{Machine, Packet, Sets};
 use tortie_rules::eval::{Cluster, HostAction, Place, Settings, Verdict};
 use tortie_rules::graph::{Graph, Options};
@@ -18,11 +19,23 @@ use tortie_rules::render::iptables::Features;
 pub(crate) struct Variant {
     pub(crate) config: Config,
     suppress_covered: bool,
+    compiler: Compiler,
+}
+
+/// What makes the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compiler {
+    Classic,
+    Fast,
+}
+
+impl Compiler {
+    pub(crate) const ALL: [Self; 2] = [Self::Classic, Self::Fast];
 }
 
 impl Variant {
     /// One of several, by number. The first is the default.
-    pub(crate) fn number(number: u64) -> Self {
+    pub(crate) fn number(number: u64, compiler: Compiler) -> Self {
         let mut config = Config::default();
         match number % 6 {
             0 | 1 => {}
@@ -48,10 +61,23 @@ impl Variant {
                 config.floating_ips = true;
             }
         }
-        Self { config, suppress_covered: number.is_multiple_of(2) }
+        Self { config, suppress_covered: number.is_multiple_of(2), compiler }
     }
 
-    fn settings(&self) -> Settings {
+    /// A graph that is told of the node's interfaces.
+    pub(crate) fn graph(&self) -> Graph {
+        let mut graph = Graph::new(Options {
+            node: NODE.to_owned(),
+            interface_prefixes: vec!["cali".to_owned()],
+            suppress_covered: self.suppress_covered,
+        });
+        for (name, addresses) in interfaces() {
+            graph.set_host_interface(name, Some(&addresses));
+        }
+        graph
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
         let config = &self.config;
         Settings {
             endpoint_to_host: match config.endpoint_to_host {
@@ -91,23 +117,28 @@ impl Scene {
     /// Fails if an object is not valid, or if the kernel would refuse the rules.
     pub(crate) fn new(manifests: &[Value], variant: &Variant) -> Result<Self, String> {
         let resources = resources(manifests).map_err(|e| e.to_string())?;
-        let mut graph = Graph::new(Options {
-            node: NODE.to_owned(),
-            interface_prefixes: vec!["cali".to_owned()],
-            suppress_covered: variant.suppress_covered,
-        });
+        let mut graph = variant.graph();
         resources.iter().for_each(|resource| graph.set(resource));
-        for (name, addresses) in interfaces() {
-            graph.set_host_interface(name, Some(&addresses));
-        }
-        let mut classic = Classic::new(variant.config.clone(), Features::default());
-        graph.flush().iter().for_each(|event| classic.handle(event));
+        let events = graph.flush();
         let mut sets = Sets::default();
-        classic.poll_sets().iter().for_each(|change| sets.apply(change));
-        let mut machine = |version| {
-            Machine::new(version, &classic.tables(version), &sets).map_err(|e| format!("{version}: {e}"))
+        let tables: [Vec<TableContent>; 2] = match variant.compiler {
+            Compiler::Classic => {
+                let mut classic = Classic::new(variant.config.clone(), Features::default());
+                events.iter().for_each(|event| classic.handle(event));
+                classic.poll_sets().iter().for_each(|change| sets.apply(change));
+                IpVersion::BOTH.map(|version| classic.tables(version))
+            }
+            Compiler::Fast => {
+                let mut fast = Fast::new(variant.config.clone());
+                events.iter().for_each(|event| fast.handle(event));
+                fast.poll().sets.iter().for_each(|change| sets.apply(change));
+                IpVersion::BOTH.map(|version| fast.tables(version))
+            }
         };
-        let machines = [machine(IpVersion::V4)?, machine(IpVersion::V6)?];
+        let machine =
+            |version, tables| Machine::new(version, tables, &sets).map_err(|e| format!("{version}: {e}"));
+        let [v4, v6] = &tables;
+        let machines = [machine(IpVersion::V4, v4)?, machine(IpVersion::V6, v6)?];
         let mut policy = Cluster::new(resources).with_settings(variant.settings());
         for (name, addresses) in interfaces() {
             policy.set_interface(NODE, name, &addresses);

@@ -23,7 +23,11 @@ pub(super) struct EndpointChains {
 impl Classic {
     pub(super) fn handle_endpoint(&mut self, endpoint: &LocalEndpoint) {
         self.share_of_workload(endpoint);
-        let chains = self.compile_endpoint(&endpoint::workload(endpoint));
+        let chains = if self.has_workloads {
+            self.compile_endpoint(&endpoint::workload(endpoint))
+        } else {
+            EndpointChains::default()
+        };
         match self.endpoints.insert(endpoint.interface.clone(), chains) {
             Some(old) => self.release_groups(&old),
             None => self.dispatch_dirty = true,
@@ -111,8 +115,8 @@ impl Classic {
     pub(super) fn compile_dispatch(&mut self) {
         let interfaces: Vec<&str> = self.endpoints.keys().map(|k| &**k).collect();
         let hosts = self.hosts.iter().map(|(interface, (_, extras))| (interface.clone(), *extras)).collect();
-        let workloads =
-            Direction::BOTH.into_iter().flat_map(|d| dispatch::workloads(&interfaces, d, &self.config));
+        let directions = Direction::BOTH.into_iter().filter(|_| self.has_workloads);
+        let workloads = directions.flat_map(|d| dispatch::workloads(&interfaces, d, &self.config));
         let mut wanted: Vec<_> = workloads.map(|chain| (Table::Filter, chain)).collect();
         for table in Table::ALL {
             let chains = dispatch::hosts(table, &hosts, &self.config);

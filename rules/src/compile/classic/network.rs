@@ -58,7 +58,7 @@ impl Classic {
         workloads.chain(self.hosts.keys().cloned()).collect()
     }
 
-    fn compile_statics(&mut self) {
+    pub(super) fn compile_statics(&mut self) {
         for ruleset in &mut self.rulesets {
             for table in Table::ALL {
                 let version = ruleset.version;

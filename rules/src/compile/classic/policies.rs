@@ -1,6 +1,6 @@
 //! Chains of policies and profiles.
 //!
-//! `filter` is offered all of them, `raw` and `mangle` only those that a host endpoint has used there: few, and a
+//! `filter` is offered all of them if workloads have their chains here, the others only those that a host endpoint has used there: few, and a
 //! policy need not be compiled three times for nothing.
 
 use std::sync::Arc;
@@ -36,7 +36,9 @@ impl Classic {
                     self.set_policy(table, direction, policy);
                 }
             }
-            self.each(Table::Filter).for_each(|chains| chains.pin(&name, policy.everywhere));
+            if self.has_workloads {
+                self.each(Table::Filter).for_each(|chains| chains.pin(&name, policy.everywhere));
+            }
         }
         self.policies.insert(policy.key.clone(), policy.clone());
     }
@@ -70,6 +72,24 @@ impl Classic {
         }
     }
 
+    /// Puts the policy's chain into the filter table, if it is not there.
+    pub(super) fn offer_policy(&mut self, direction: Direction, key: &PolicyKey) {
+        if !self.has_chain(Table::Filter, &names::policy_chain(direction, key))
+            && let Some(policy) = self.policies.get(key).cloned()
+        {
+            self.set_policy(Table::Filter, direction, &policy);
+        }
+    }
+
+    /// Puts the profile's chain into the filter table, if it is not there.
+    pub(super) fn offer_profile_chain(&mut self, direction: Direction, name: &str) {
+        if !self.has_chain(Table::Filter, &names::profile_chain(direction, name))
+            && let Some(profile) = self.profiles.get(name).cloned()
+        {
+            self.set_profile(Table::Filter, direction, &profile);
+        }
+    }
+
     /// Puts the policies and profiles of an endpoint's chain into its table, if they are not there.
     pub(super) fn offer_rules(&mut self, chain: &EndpointChain<'_>) {
         let (table, direction) = (chain.table, chain.direction);
@@ -90,7 +110,7 @@ impl Classic {
     }
 
     fn is_offered(&mut self, table: Table, name: &str) -> bool {
-        table == Table::Filter || self.each(table).any(|chains| chains.knows(name))
+        (table == Table::Filter && self.has_workloads) || self.each(table).any(|chains| chains.knows(name))
     }
 
     fn has_chain(&mut self, table: Table, name: &str) -> bool {

@@ -1,0 +1,287 @@
+//! A run of rules as tables: from the address of the peer to the row of its class.
+//!
+//! ```text
+//! cali-pl-…   ip saddr vmap @cali-pl-…-h      single addresses: members of sets, and networks of one address
+//!             ip saddr 10.0.0.0/8 goto …      networks, if there are few
+//!             ip saddr vmap @cali-pl-…-n      networks, if there are many: disjoint ranges
+//!             goto …                          all other addresses
+//! ```
+//!
+//! Two addresses are in one class if the same rules apply to them. Networks cut the address space into stretches in
+//! which only membership of single addresses still tells them apart; an address that is told what its stretch is told
+//! has no element. The last rule stands for all addresses that no element holds, so an unknown class is never more
+//! than the rest of the world, and is there in the same transaction as the maps.
+
+mod stretches;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use tortie_api::net::IpVersion;
+use tortie_api::policy::Action as PolicyAction;
+
+use self::stretches::Stretch;
+use super::members::{Members, SetNumber};
+use super::outcome::{End, Logs, Outcome, Palette};
+use super::row::{Decision, Row, RowBuilder};
+use super::step::{ProtocolTest, Step};
+use crate::compile::chains::Chains;
+use crate::ruleset::{Side, Verdict};
+
+/// What may be tried to compile a block. Beyond, its list is compiled another way.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rows that differ, in one block.
+    pub rows: usize,
+    /// Cells of these together.
+    pub cells: usize,
+    /// Stretches of addresses.
+    pub stretches: usize,
+    /// Elements in one map.
+    pub elements: usize,
+    /// Comparisons, as a measure of time.
+    pub work: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows: 512, cells: 16_384, stretches: 20_000, elements: 500_000, work: 50_000_000 }
+    }
+}
+
+/// A block would go beyond [`Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooComplex;
+
+/// A rule of a section, with what is told of its decisions.
+#[derive(Clone, Debug)]
+pub(super) struct BlockStep {
+    pub(super) step: Step,
+    pub(super) log: Option<u32>,
+}
+
+/// What becomes of what no rule of a section decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SectionEnd {
+    /// It is denied.
+    Deny(Option<u32>),
+    /// The next section is asked.
+    Next(Option<u32>),
+}
+
+/// A tier or a profile, or a part of one.
+#[derive(Clone, Debug)]
+pub(super) struct Section {
+    pub(super) steps: Vec<BlockStep>,
+    pub(super) end: SectionEnd,
+}
+
+/// What a block is to do.
+#[derive(Clone, Debug)]
+pub(super) struct BlockSpec {
+    pub(super) sections: Vec<Section>,
+    /// What is passed on behind the last section.
+    pub(super) rest: Outcome,
+    /// It is a part of a section: what is passed on leaves it marked so.
+    pub(super) is_part: bool,
+    pub(super) logs: Logs,
+}
+
+/// A step with its sets by number.
+#[derive(Debug)]
+struct Rule {
+    section: usize,
+    step: BlockStep,
+    sets: Vec<SetNumber>,
+    not_sets: Vec<SetNumber>,
+}
+
+/// Sets that hold an address, sorted.
+type Present = SmallVec<[SetNumber; 4]>;
+
+/// A row and the verdict that leads to it.
+type Known = Arc<(Row<Outcome>, Verdict)>;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Block {
+    name: String,
+    version: IpVersion,
+    /// The side of the packet that is the peer's.
+    side: Side,
+    spec: BlockSpec,
+    palette: Palette,
+    limits: Limits,
+    rules: Vec<Rule>,
+    /// Rules that ask for sets, by the first of these.
+    by_set: FxHashMap<SetNumber, Vec<usize>>,
+    /// All others.
+    free: Vec<usize>,
+    /// Sets that rules ask for, one way or the other.
+    atoms: FxHashSet<SetNumber>,
+    stretches: Vec<Stretch>,
+    /// What each of them is told, by place.
+    of_stretches: Vec<Known>,
+    /// What all other addresses are told.
+    default: Option<Known>,
+    /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
+    emitted: Vec<(u128, u128, Verdict)>,
+    known: FxHashMap<(usize, Present), Known>,
+    /// Rows in use or used since the block was built, with their cells.
+    rows: BTreeMap<Verdict, usize>,
+    work: usize,
+}
+
+impl Block {
+    /// Makes a block with its chain and maps.
+    pub(super) fn build(
+        name: String,
+        (version, side): (IpVersion, Side),
+        spec: BlockSpec,
+        (palette, limits): (&Palette, Limits),
+        members: &Members,
+        chains: &mut Chains,
+    ) -> Result<Self, TooComplex> {
+        let mut block = Self {
+            name,
+            version,
+            side,
+            palette: palette.clone(),
+            limits,
+            rules: Vec::new(),
+            by_set: FxHashMap::default(),
+            free: Vec::new(),
+            atoms: FxHashSet::default(),
+            stretches: Vec::new(),
+            of_stretches: Vec::new(),
+            default: None,
+            emitted: Vec::new(),
+            known: FxHashMap::default(),
+            rows: BTreeMap::new(),
+            work: 0,
+            spec,
+        };
+        block.index(members);
+        block.make_tables(members, chains)?;
+        Ok(block)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets that its rules ask for.
+    pub(super) const fn atoms(&self) -> &FxHashSet<SetNumber> {
+        &self.atoms
+    }
+
+    /// Numbers the sets of rules, and finds rules by set.
+    fn index(&mut self, members: &Members) {
+        let sections = std::mem::take(&mut self.spec.sections);
+        for (section, content) in sections.iter().enumerate() {
+            for step in &content.steps {
+                let number = |ids: &[crate::graph::model::SetId]| -> Option<Vec<SetNumber>> {
+                    ids.iter().map(|id| members.number(id)).collect()
+                };
+                // Nobody is in a set that is not there.
+                let Some(sets) = number(&step.step.peer.sets) else { continue };
+                let not_sets: Vec<SetNumber> =
+                    step.step.peer.not_sets.iter().filter_map(|id| members.number(id)).collect();
+                self.atoms.extend(sets.iter().chain(&not_sets));
+                let place = self.rules.len();
+                match sets.first() {
+                    Some(first) => self.by_set.entry(*first).or_default().push(place),
+                    None => self.free.push(place),
+                }
+                self.rules.push(Rule { section, step: step.clone(), sets, not_sets });
+            }
+        }
+        self.spec.sections = sections;
+        // They stand in the rules now.
+        self.spec.sections.iter_mut().for_each(|section| section.steps = Vec::new());
+    }
+
+    /// The sets among this block's that hold an address in a stretch, sorted.
+    fn present(&self, stretch: &Stretch, members: &Members, host: u128) -> Present {
+        let own = members.sets_of(host).iter().filter(|set| self.atoms.contains(set));
+        let mut present: Present = own.chain(&stretch.sets).copied().collect();
+        present.sort_unstable();
+        present.dedup();
+        present
+    }
+
+    /// The row of a class: an address of a stretch that is in these sets.
+    fn row(&mut self, stretch: usize, present: &[SetNumber]) -> Result<Row<Outcome>, TooComplex> {
+        let address = self.stretches[stretch].first;
+        let by_set = present.iter().filter_map(|set| self.by_set.get(set)).flatten();
+        let mut candidates: Vec<usize> = self.free.iter().chain(by_set).copied().collect();
+        candidates.sort_unstable();
+        self.work += candidates.len();
+        let holds = |set: &SetNumber| present.binary_search(set).is_ok();
+        candidates.retain(|place| {
+            let rule = &self.rules[*place];
+            let peer = &rule.step.step.peer;
+            rule.sets.iter().all(holds)
+                && !rule.not_sets.iter().any(holds)
+                && peer.nets.as_ref().is_none_or(|nets| nets.contains(address))
+                && !peer.not_nets.contains(address)
+        });
+        let mut work = 0;
+        let row = self.row_of(&candidates, &mut work);
+        self.work += work;
+        if self.work > self.limits.work { Err(TooComplex) } else { Ok(row) }
+    }
+
+    /// The first match wins, section by section.
+    fn row_of(&self, matching: &[usize], work: &mut usize) -> Row<Outcome> {
+        let protocols = matching.iter().filter_map(|place| match self.rules[*place].step.step.protocol {
+            ProtocolTest::Is(number) | ProtocolTest::Not(number) => Some(number),
+            ProtocolTest::Any => None,
+        });
+        let mut builder: RowBuilder<Vec<u32>, Outcome> = RowBuilder::new(protocols, &Vec::new());
+        let mut matching = matching.iter().map(|place| &self.rules[*place]).peekable();
+        for (number, section) in self.spec.sections.iter().enumerate() {
+            while let Some(rule) = matching.next_if(|rule| rule.section == number) {
+                if !builder.is_section_done() {
+                    self.apply(rule, &mut builder, work);
+                }
+            }
+            let log = match section.end {
+                SectionEnd::Deny(log) | SectionEnd::Next(log) => log,
+            };
+            let outcome = |trail: &Vec<u32>| Outcome { end: End::Deny, logs: noted(trail, log) };
+            let note = |trail: &Vec<u32>| noted(trail, log);
+            let decision = match section.end {
+                SectionEnd::Deny(_) => Decision::End(&outcome),
+                SectionEnd::Next(_) => Decision::NextSection(&note),
+            };
+            builder.end_section(&decision, work);
+        }
+        let Outcome { end, logs } = &self.spec.rest;
+        let rest = |trail: &Vec<u32>| Outcome { end: *end, logs: [&trail[..], &logs[..]].concat() };
+        builder.end_section(&Decision::End(&rest), work);
+        builder.finish()
+    }
+
+    fn apply(&self, rule: &Rule, builder: &mut RowBuilder<Vec<u32>, Outcome>, work: &mut usize) {
+        let BlockStep { step, log } = &rule.step;
+        let end = match step.action {
+            PolicyAction::Allow => Some(End::Allow),
+            PolicyAction::Deny => Some(End::Deny),
+            PolicyAction::Pass if self.spec.is_part => Some(End::Pass),
+            // A Log rule is a barrier, and in no block.
+            PolicyAction::Pass | PolicyAction::Log => None,
+        };
+        let outcome = |trail: &Vec<u32>| Outcome { end: end.unwrap_or(End::Deny), logs: noted(trail, *log) };
+        let note = |trail: &Vec<u32>| noted(trail, *log);
+        let decision = if end.is_some() { Decision::End(&outcome) } else { Decision::NextSection(&note) };
+        builder.apply(step.protocol, step.ports.as_ref(), &decision, work);
+    }
+}
+
+fn noted(trail: &[u32], log: Option<u32>) -> Vec<u32> {
+    trail.iter().copied().chain(log).collect()
+}

@@ -1,0 +1,118 @@
+//! What a packet is told at the end: verdicts of maps, and the chains that do what a verdict alone cannot.
+//!
+//! A verdict of a map cannot write the mark. So what is allowed goes to a chain that sets the accept mark, and from
+//! its end back to who jumped into the list of policies, as after the chains of `classic`.
+
+use std::sync::Arc;
+
+use tortie_api::id::sha224_b64;
+
+use super::row::Row;
+use super::row_chain;
+use crate::compile::chains::Chains;
+use crate::compile::config::{Config, DenyAction};
+use crate::compile::rule::deny;
+use crate::ruleset::{Action, Rule, Verdict};
+
+/// Characters of a digest in a name: 20 of base64 are 120 bits.
+const DIGEST: usize = 20;
+
+/// A name made of a text.
+pub(super) fn digest_name(prefix: &str, text: &str) -> String {
+    let mut digest = sha224_b64(text);
+    digest.truncate(DIGEST);
+    format!("{prefix}{digest}")
+}
+
+/// What policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum End {
+    /// The accept mark, and back to who jumped into the list.
+    Allow,
+    /// Dropped or rejected.
+    Deny,
+    /// The pass mark, and back to the chain of the list.
+    Pass,
+    /// Back to the chain of the list.
+    Undecided,
+}
+
+/// What policy says, and what is told of it: numbers of entries of [`Logs`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Outcome {
+    pub(super) end: End,
+    pub(super) logs: Vec<u32>,
+}
+
+/// What rules tell of their decisions, for those who listen to flows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Logs(Vec<Action>);
+
+impl Logs {
+    /// The number of an entry; none for a rule that tells nothing.
+    pub(super) fn add(&mut self, rule: Option<Rule>) -> Option<u32> {
+        self.0.push(rule?.action?);
+        u32::try_from(self.0.len() - 1).ok()
+    }
+
+    fn get(&self, number: u32) -> Option<&Action> {
+        self.0.get(number as usize)
+    }
+}
+
+/// Turns outcomes into verdicts.
+#[derive(Clone, Debug)]
+pub(super) struct Palette {
+    accept: u32,
+    pass: u32,
+    deny: Action,
+    is_drop: bool,
+}
+
+impl Palette {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            accept: config.marks.accept,
+            pass: config.marks.pass,
+            deny: deny(config),
+            is_drop: config.filter_deny == DenyAction::Drop,
+        }
+    }
+
+    /// The verdict, with the chain that it leads to, if any, in place.
+    pub(super) fn verdict(&self, outcome: &Outcome, logs: &Logs, chains: &mut Chains) -> Verdict {
+        match (outcome.end, outcome.logs.is_empty()) {
+            (End::Undecided, true) => return Verdict::Return,
+            (End::Deny, true) if self.is_drop => return Verdict::Drop,
+            _ => {}
+        }
+        let mut rules: Vec<Rule> =
+            outcome.logs.iter().filter_map(|log| logs.get(*log)).cloned().map(Rule::always).collect();
+        let name = if rules.is_empty() {
+            match outcome.end {
+                End::Allow => "cali-allow",
+                End::Pass => "cali-pass",
+                End::Deny | End::Undecided => "cali-deny",
+            }
+            .to_owned()
+        } else {
+            digest_name("cali-r-", &format!("{:?} {:?} {rules:?}", outcome.end, self.deny))
+        };
+        chains.intern(&name, || {
+            rules.extend(match outcome.end {
+                End::Allow => Some(Rule::always(Action::SetMark(self.accept)).comment("Policy allows")),
+                End::Pass => Some(Rule::always(Action::SetMark(self.pass)).comment("Policy passes on")),
+                End::Deny => Some(Rule::always(self.deny.clone()).comment("Policy denies")),
+                End::Undecided => None,
+            });
+            rules
+        });
+        Verdict::Goto(Arc::from(name))
+    }
+
+    /// The verdict for a row, with the chains and maps that it needs in place.
+    pub(super) fn row_verdict(&self, row: &Row<Outcome>, logs: &Logs, chains: &mut Chains) -> Verdict {
+        let row = row.map(&mut |outcome| self.verdict(outcome, logs, chains));
+        if row.is_constant() { row.others } else { row_chain::intern(&row, chains) }
+    }
+}
