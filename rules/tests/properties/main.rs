@@ -7,6 +7,7 @@
 mod corners;
 mod scene;
 mod shrink;
+mod updates;
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! Chains, maps and what keeps them.
 
 use super::*;
-use crate::ruleset::KeyField;
+use crate::ruleset::{KeyField, Match};
 
 fn chain(name: &str, to: &[&str]) -> Chain {
     let rules = to.iter().map(|t| Rule::always(Action::Jump((*t).to_owned()))).collect();
@@ -105,8 +105,8 @@ fn key(name: &str) -> Key {
     Key::Interface(name.into())
 }
 
-fn to(chain: &str) -> Option<Verdict> {
-    Some(Verdict::Goto(chain.into()))
+fn to(chain: &str) -> Verdict {
+    Verdict::Goto(chain.into())
 }
 
 fn typed(chains: &mut Chains) -> Vec<String> {
@@ -128,21 +128,21 @@ fn a_map_keeps_the_chains_that_its_elements_lead_to() {
     chains.set(look_up("a", "m"));
     chains.set(chain("b", &[]));
     chains.set(chain("c", &[]));
-    chains.set_element("m", key("x"), to("b"));
+    chains.set_element("m", key("x"), Some(to("b")));
     assert!(typed(&mut chains).is_empty(), "nothing leads there");
     chains.set_hooks(vec![hook("a")]);
     assert_eq!(typed(&mut chains), ["+map m:1", "+a:1", "+b:0", "hooks"]);
-    chains.set_element("m", key("y"), to("b"));
-    chains.set_element("m", key("x"), to("c"));
+    chains.set_element("m", key("y"), Some(to("b")));
+    chains.set_element("m", key("x"), Some(to("c")));
     assert_eq!(typed(&mut chains), ["+c:0", "m -1 +2"]);
-    chains.set_element("m", key("x"), to("b"));
-    chains.set_element("m", key("x"), to("c"));
+    chains.set_element("m", key("x"), Some(to("b")));
+    chains.set_element("m", key("x"), Some(to("c")));
     assert!(typed(&mut chains).is_empty(), "there and back");
     chains.set_element("m", key("y"), None);
     assert_eq!(typed(&mut chains), ["m -1 +0", "-b"]);
     chains.set(chain("a", &[]));
     assert_eq!(typed(&mut chains), ["+a:0", "-c", "-map m"]);
-    chains.set_element("m", key("z"), to("b"));
+    chains.set_element("m", key("z"), Some(to("b")));
     chains.set(look_up("a", "m"));
     assert_eq!(typed(&mut chains), ["+map m:2", "+a:1", "+b:0", "+c:0"], "all of it is told again");
 }
@@ -156,7 +156,7 @@ fn what_stands_for_its_content_is_forgotten_with_its_last_reference() {
     chains.intern("row", || vec![Rule::always(Action::Lookup { key: vec![], map: "ports".to_owned() })]);
     chains.intern_map("ports", MapType::ProtocolPort, vec![(Key::ProtocolPort(6, 80), Verdict::Drop)]);
     chains.intern("unused", Vec::new);
-    chains.set_element("m", key("x"), to("row"));
+    chains.set_element("m", key("x"), Some(to("row")));
     typed(&mut chains);
     assert!(chains.has("row") && !chains.has("unused"));
     chains.set_element("m", key("x"), None);
