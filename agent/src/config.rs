@@ -24,7 +24,7 @@ use tortie_rules::compile::Config as CompileConfig;
 use self::derived::Derived;
 pub use self::hosts::Excluded;
 pub use self::layers::{Layer, from_environment, from_file, from_resource};
-pub use self::native::{NftablesMode, NftablesOptions};
+pub use self::native::{NftablesLayout, NftablesMode, NftablesOptions};
 
 /// Everything that can be set and has an effect.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@
 //! Before the datastore is in sync nothing is written. A change of settings ends the engine and another begins
 //! with the new ones: it reads kernel and datastore anew and writes only what differs.
 
+mod compiler;
 mod family;
 mod feed;
 mod kernel;
@@ -224,7 +225,7 @@ impl<'a> Engine<'a> {
         if settings.compile.istio_dscp.is_some() {
             graph.want_mesh();
         }
-        let mut feed = Feed::new(&settings, kernel.versions(), kernel.features());
+        let mut feed = Feed::new(&settings, &kernel);
         feed.set_links(&kernel.all_links(), &mut graph);
         let mailbox = context.mailbox.clone();
         let mirror = Mirror::start(context.store.clone(), &Kind::ALL, move |event| {

@@ -13,8 +13,8 @@ use tortie_api::net::{IpVersion, PortRange, Protocol};
 use tortie_dataplane::nft::Watch;
 use tortie_dataplane::nft::driver::{NftTable, touches};
 use tortie_dataplane::reconcile::{Driver, Phase, Report};
-use tortie_rules::compile::Config;
-use tortie_rules::compile::classic::{Change, Classic, SetChange, SetType};
+use tortie_rules::compile::classic::{Classic, SetChange, SetType};
+use tortie_rules::compile::{Change, Config};
 use tortie_rules::graph::model::Member;
 use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
@@ -57,7 +57,7 @@ fn settled(driver: &NftTable) -> bool {
 }
 
 fn want_chain(driver: &mut NftTable, table: Table, name: &str, rules: Vec<Rule>) {
-    driver.change(table, Change::Chain(&Chain { name: name.to_owned(), rules }));
+    driver.change(table, &Change::Chain(Chain { name: name.to_owned(), rules }));
 }
 
 fn want_set(driver: &mut NftTable, name: &str, set_type: SetType, members: Vec<Member>) {
@@ -264,7 +264,7 @@ fn every_condition_and_action_reads_as_a_person_would_write_it() {
         };
         driver.change(
             Table::Filter,
-            Change::Hooks(&[hook("FORWARD", "cali-matches"), hook("INPUT", "cali-actions")]),
+            &Change::Hooks(vec![hook("FORWARD", "cali-matches"), hook("INPUT", "cali-actions")]),
         );
         let report = apply(&mut driver);
         assert_eq!(report.problems, []);
@@ -285,7 +285,7 @@ fn listed(version: IpVersion, table: Table, hook: &'static str, rules: Vec<Rule>
     let mut driver = driver(version);
     want_chain(&mut driver, table, "cali-x", rules);
     let inserted = vec![Rule::always(Action::Jump("cali-x".to_owned()))];
-    driver.change(table, Change::Hooks(&[Hook { chain: hook, inserted, appended: Vec::new() }]));
+    driver.change(table, &Change::Hooks(vec![Hook { chain: hook, inserted, appended: Vec::new() }]));
     assert_eq!(apply(&mut driver).problems, []);
     driver.observe().unwrap();
     assert!(settled(&driver), "{}", driver.plan(Phase::Enforce));
@@ -358,7 +358,7 @@ fn want_classic(driver: &mut NftTable) {
     for change in classic.poll_sets() {
         assert!(driver.change_set(&change));
     }
-    classic.poll_changes(&mut |_, table, change| driver.change(table, change));
+    classic.poll_typed().iter().for_each(|(_, table, change)| driver.change(*table, change));
 }
 
 fn what_felix_layout_needs_is_taken_as_it_is_and_nothing_is_done_twice() {
@@ -487,7 +487,7 @@ fn uses_set(driver: &mut NftTable, set: &str) {
     want_chain(driver, Table::Filter, "cali-x", vec![Rule::when(vec![m], Action::Accept)]);
     let inserted = vec![Rule::always(Action::Jump("cali-x".to_owned()))];
     let hook = Hook { chain: "FORWARD", inserted, appended: Vec::new() };
-    driver.change(Table::Filter, Change::Hooks(&[hook]));
+    driver.change(Table::Filter, &Change::Hooks(vec![hook]));
 }
 
 fn a_set_of_addresses_becomes_one_of_ranges_under_the_rules_that_use_it() {
@@ -596,7 +596,7 @@ fn verdicts_of_a_map_change_in_place() {
     let key = vec![KeyField::InInterface];
     let rule = Rule::always(Action::Lookup { key, map: "cali-dispatch".to_owned() });
     let hook = Hook { chain: "FORWARD", inserted: vec![rule], appended: Vec::new() };
-    driver.change(Table::Filter, Change::Hooks(&[hook]));
+    driver.change(Table::Filter, &Change::Hooks(vec![hook]));
     assert_eq!(apply(&mut driver).problems, []);
     assert_eq!(list("ip", "filter-FORWARD")[1..], ["iifname vmap @filter-cali-dispatch"]);
     assert!(driver.update_set("filter-cali-dispatch", vec![to("cali1", "cali-b")], Vec::new()));

@@ -20,6 +20,16 @@ pub enum NftablesMode {
     Enabled,
 }
 
+/// How rules are laid out in nftables mode. Felix has no such setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NftablesLayout {
+    /// A chain for each policy, as in iptables mode.
+    #[default]
+    Chains,
+    /// Tables of what policies say, so that their number costs packets nothing.
+    Tables,
+}
+
 /// What has settings of its own in nftables mode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NftablesOptions {
@@ -33,6 +43,8 @@ pub struct NftablesOptions {
     pub mark_mask: u32,
     /// `NftablesRefreshInterval`; zero turns it off.
     pub refresh: Duration,
+    /// `NftablesLayout`
+    pub layout: NftablesLayout,
 }
 
 impl Default for NftablesOptions {
@@ -43,6 +55,7 @@ impl Default for NftablesOptions {
             filter_deny: DenyAction::Drop,
             mark_mask: 0xffff_0000,
             refresh: Duration::from_mins(3),
+            layout: NftablesLayout::default(),
         }
     }
 }
@@ -80,5 +93,11 @@ pub(super) fn mark_mask(s: &mut Settings, value: &str) -> Result<(), String> {
 
 pub(super) fn refresh(s: &mut Settings, value: &str) -> Result<(), String> {
     s.nftables.refresh = duration(value, 1.0)?;
+    Ok(())
+}
+
+pub(super) fn layout(s: &mut Settings, value: &str) -> Result<(), String> {
+    let choices = [("Chains", NftablesLayout::Chains), ("Tables", NftablesLayout::Tables)];
+    s.nftables.layout = one_of(value, &choices)?;
     Ok(())
 }

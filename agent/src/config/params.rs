@@ -120,6 +120,7 @@ const PARAMS: &[(&str, Set)] = &[
     }),
     ("nftablesfilterallowaction", native::filter_allow),
     ("nftablesfilterdenyaction", native::filter_deny),
+    ("nftableslayout", native::layout),
     ("nftablesmangleallowaction", native::mangle_allow),
     ("nftablesmarkmask", native::mark_mask),
     ("nftablesmode", native::mode),

@@ -10,11 +10,11 @@ use tortie_dataplane::link::{Link, MacAddr};
 use tortie_dataplane::reconcile::Problem;
 use tortie_dataplane::route::RouteSpec;
 use tortie_rules::compile::Config;
-use tortie_rules::compile::classic::{BrokenSets, Classic};
+use tortie_rules::compile::classic::BrokenSets;
 use tortie_rules::graph::Graph;
 use tortie_rules::graph::model::{Event, LocalEndpoint};
-use tortie_rules::render::iptables::Features;
 
+use super::compiler::Compiler;
 use super::kernel::Kernel;
 use crate::config::Settings;
 
@@ -23,7 +23,7 @@ const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// The compiler, and the routes of this node's endpoints.
 pub(super) struct Feed {
-    classic: Classic,
+    compiler: Compiler,
     settings: Settings,
     /// Wanted routes that the driver has not been told yet; `None` to remove.
     routes: BTreeMap<Arc<str>, Option<Arc<LocalEndpoint>>>,
@@ -52,9 +52,10 @@ impl Owned {
 }
 
 impl Feed {
-    pub(super) fn new(settings: &Settings, versions: Vec<IpVersion>, features: Features) -> Self {
+    pub(super) fn new(settings: &Settings, kernel: &Kernel) -> Self {
+        let config = Config { versions: kernel.versions(), ..settings.compile.clone() };
         Self {
-            classic: Classic::new(Config { versions, ..settings.compile.clone() }, features),
+            compiler: Compiler::new(kernel.form(), config, kernel.features()),
             settings: settings.clone(),
             routes: BTreeMap::new(),
             owned: BTreeMap::new(),
@@ -66,7 +67,7 @@ impl Feed {
 
     /// Takes an event of the graph.
     pub(super) fn handle(&mut self, event: &Event) {
-        self.classic.handle(event);
+        self.compiler.handle(event);
         match event {
             Event::Endpoint(endpoint) => {
                 self.own(&endpoint.interface, &self.addresses(endpoint));
@@ -94,7 +95,7 @@ impl Feed {
     /// Takes the interfaces as they are now. Those that are no workload's and not excluded are the host's: the graph
     /// looks for their host endpoints, and their addresses are the host's own.
     pub(super) fn set_links(&mut self, links: &[Link], graph: &mut Graph) {
-        self.classic.set_ipvs(links.iter().any(|link| link.name == IPVS_INTERFACE));
+        self.compiler.set_ipvs(links.iter().any(|link| link.name == IPVS_INTERFACE));
         let settings = &self.settings;
         let is_workload =
             |name: &str| settings.compile.interface_prefixes.iter().any(|p| name.starts_with(p.as_str()));
@@ -113,14 +114,14 @@ impl Feed {
         addresses.sort_unstable();
         addresses.dedup();
         if addresses != self.host_addresses {
-            self.classic.set_host_addresses(&addresses);
+            self.compiler.set_host_addresses(&addresses);
             self.host_addresses = addresses;
         }
     }
 
     /// What the rules cannot do for endpoints of this node.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let unmarked = self.classic.unmarked_endpoints();
+        let unmarked = self.compiler.unmarked_endpoints();
         if unmarked.is_empty() {
             return Vec::new();
         }
@@ -133,22 +134,12 @@ impl Feed {
 
     /// Tells the drivers what changed of sets.
     pub(super) fn deliver_sets(&mut self, kernel: &mut Kernel) {
-        for change in self.classic.poll_sets() {
-            kernel.change_set(change);
-        }
+        self.compiler.deliver_sets(kernel);
     }
 
     /// Tells the drivers what changed of the rest, given the sets that are not as wanted.
     pub(super) fn deliver_rest(&mut self, broken: &BrokenSets, kernel: &mut Kernel) {
-        self.classic.set_broken_sets(broken);
-        if kernel.takes_typed_rules() {
-            self.classic
-                .poll_changes(&mut |version, table, change| kernel.change_rules(version, table, change));
-        } else {
-            for update in self.classic.poll_tables() {
-                kernel.change_table(update);
-            }
-        }
+        self.compiler.deliver_rules(broken, kernel);
         for lost in std::mem::take(&mut self.lost) {
             match lost {
                 Owned::Own(address) => kernel.forget_connections(address),

@@ -17,15 +17,17 @@ use tortie_dataplane::route::RouteSpec;
 use tortie_dataplane::steer::apart::{Apart, Wake, await_back, send_out, work};
 use tortie_dataplane::steer::{Steer, Steered, chain, pass};
 use tortie_dataplane::sysctl::{InterfaceSettings, Sysctls};
-use tortie_rules::compile::classic::{BrokenSets, Change, SetChange, TableUpdate};
+use tortie_rules::compile::Change;
+use tortie_rules::compile::classic::{BrokenSets, SetChange, TableUpdate};
 use tortie_rules::render::Table;
 use tortie_rules::render::iptables::Features;
 
+use super::compiler::Form;
 use super::family::{Family, usable_tools};
 use super::sets;
 use super::sweep::{Place, Sweep};
 use super::watch::RulesWatch;
-use crate::config::{SettingProblem, Settings};
+use crate::config::{NftablesLayout, SettingProblem, Settings};
 
 /// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -55,6 +57,7 @@ impl PassReport {
 pub(super) struct Kernel {
     prefixes: Vec<String>,
     features: Detected,
+    layout: NftablesLayout,
     sets: Steered<IpSets>,
     families: Vec<Family>,
     sysctls: Steered<Sysctls>,
@@ -114,6 +117,7 @@ impl Kernel {
         let mut kernel = Self {
             prefixes: settings.compile.interface_prefixes.clone(),
             features,
+            layout: settings.nftables.layout,
             sets: Steered::new(IpSets::new(), settings.ipsets_refresh, settings.ipsets_refresh),
             families,
             // Like routes, they connect endpoints, and are refused or changed by others as those are.
@@ -241,13 +245,13 @@ impl Kernel {
         }
     }
 
-    /// Whether rules are wanted typed, by [`Kernel::change_rules`], or as text.
-    pub(super) fn takes_typed_rules(&self) -> bool {
-        self.is_native()
+    /// How rules are wanted: by [`Kernel::change_table`], or typed by [`Kernel::change_rules`].
+    pub(super) fn form(&self) -> Form {
+        if self.is_native() { Form::Typed(self.layout) } else { Form::Text }
     }
 
     /// Wants a change of what would be one of iptables' tables.
-    pub(super) fn change_rules(&mut self, version: IpVersion, table: Table, change: Change<'_>) {
+    pub(super) fn change_rules(&mut self, version: IpVersion, table: Table, change: &Change) {
         let family = self.families.iter_mut().find(|f| f.version == version);
         if let Some(native) = family.and_then(|f| f.native.as_mut()) {
             native.driver.change(table, change);

@@ -23,10 +23,12 @@ mod watch;
 use std::collections::BTreeSet;
 
 use tortie_api::net::IpVersion;
-use tortie_rules::compile::classic::{Change, SetChange};
+use tortie_rules::compile::Change;
+use tortie_rules::compile::classic::SetChange;
 use tortie_rules::render::Table;
 use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{Element, ElementKey, Set as Declaration, TableId};
+use tortie_rules::ruleset::{Chain, Hook};
 
 use self::plan::TablePlan;
 use self::quarantine::Thing;
@@ -99,32 +101,46 @@ impl NftTable {
     }
 
     /// Takes a change of what one of iptables' tables would hold. No kernel call.
-    pub fn change(&mut self, table: Table, change: Change<'_>) {
+    pub fn change(&mut self, table: Table, change: &Change) {
         match change {
-            Change::Chain(chain) => {
-                let name = lower::chain_name(table, &chain.name);
-                match lower::chain(table, self.version, chain) {
-                    Ok(content) => self.want_chain(content),
-                    Err(error) => {
-                        self.unsayable.insert(name.clone(), error.to_string());
-                        let closed = self.state.stand_in(&name);
-                        self.state.want_chain(closed);
-                    }
-                }
-            }
+            Change::Chain(chain) => self.change_chain(table, chain),
             Change::NoChain(name) => self.unwant_chain(&lower::chain_name(table, name)),
-            Change::Hooks(hooks) => {
-                for chain in table.kernel_chains() {
-                    let hook = hooks.iter().find(|hook| hook.chain == *chain);
-                    let lowered = hook.map(|hook| lower::hook(table, self.version, hook));
-                    match lowered {
-                        Some(Ok(Some(content))) => self.want_chain(content),
-                        Some(Err(error)) => {
-                            self.unsayable.insert(lower::chain_name(table, chain), error.to_string());
-                        }
-                        Some(Ok(None)) | None => self.unwant_chain(&lower::chain_name(table, chain)),
-                    }
+            Change::Hooks(hooks) => self.change_hooks(table, hooks),
+            Change::Map(map) => {
+                let elements = map.elements.iter();
+                let elements = elements.map(|(key, verdict)| lower::map_element(table, key, verdict));
+                self.want_set(lower::map(table, self.version, &map.name, map.holds), elements.collect());
+            }
+            Change::Elements { map, removed, added } => {
+                let added = added.iter().map(|(key, verdict)| lower::map_element(table, key, verdict));
+                let removed = removed.iter().map(lower::map_key);
+                self.update_set(&lower::map_name(table, map), added.collect(), removed.collect());
+            }
+            Change::NoMap(name) => self.unwant_set(&lower::map_name(table, name)),
+        }
+    }
+
+    fn change_chain(&mut self, table: Table, chain: &Chain) {
+        match lower::chain(table, self.version, chain) {
+            Ok(content) => self.want_chain(content),
+            Err(error) => {
+                let name = lower::chain_name(table, &chain.name);
+                self.state.want_chain(self.state.stand_in(&name));
+                self.unsayable.insert(name, error.to_string());
+            }
+        }
+    }
+
+    fn change_hooks(&mut self, table: Table, hooks: &[Hook]) {
+        for chain in table.kernel_chains() {
+            let hook = hooks.iter().find(|hook| hook.chain == *chain);
+            let name = lower::chain_name(table, chain);
+            match hook.map(|hook| lower::hook(table, self.version, hook)) {
+                Some(Ok(Some(content))) => self.want_chain(content),
+                Some(Err(error)) => {
+                    self.unsayable.insert(name, error.to_string());
                 }
+                Some(Ok(None)) | None => self.unwant_chain(&name),
             }
         }
     }

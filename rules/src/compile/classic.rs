@@ -17,7 +17,7 @@ use tortie_api::net::IpVersion;
 use self::endpoints::EndpointChains;
 use self::shared::Sharer;
 pub use super::chains::BrokenSets;
-use super::chains::Chains;
+use super::chains::{Chains, Change};
 use super::config::{Config, DenyAction};
 use super::dispatch::Extras;
 use super::endpoint_marks::EndpointMarks;
@@ -235,6 +235,12 @@ impl Classic {
             }
         }
         updates
+    }
+
+    /// The same, typed: for another renderer.
+    pub fn poll_typed(&mut self) -> Vec<(IpVersion, Table, Change)> {
+        self.compile_what_all_share();
+        self.take_changes()
     }
 
     /// The tables of one IP version, typed; for evaluation, and without effect on what is polled.

@@ -192,6 +192,11 @@ impl Fast {
         self.classic.set_ipvs(is_ipvs);
     }
 
+    /// Interfaces of endpoints for which no mark is left; see [`Classic::unmarked_endpoints`].
+    pub fn unmarked_endpoints(&self) -> Vec<String> {
+        self.classic.unmarked_endpoints()
+    }
+
     /// Changes since the last call.
     pub fn poll(&mut self) -> Changes {
         self.compile();
