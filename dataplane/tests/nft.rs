@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         what_is_too_large_for_the_socket_goes_ahead_in_parts,
         what_may_not_be_split_is_refused_unsent,
         a_probe_says_what_the_kernel_lacks_and_leaves_nothing,
+        a_transaction_that_the_socket_does_not_take_is_not_sent,
         a_catch_all_and_neighbouring_intervals_stay_apart,
         sixteen_bytes_behind_sixteen_bytes_make_a_key,
         a_watch_tells_who_touched_what,
@@ -504,6 +505,15 @@ fn a_probe_says_what_the_kernel_lacks_and_leaves_nothing() {
     let kinds: Vec<ObjectKind> = failures.into_iter().map(|failure| failure.object.unwrap().kind).collect();
     assert!(kinds.contains(&ObjectKind::Rule { chain: "cali-a".to_owned(), number: 1 }), "{kinds:?}");
     assert!(!kinds.contains(&ObjectKind::Rule { chain: "cali-a".to_owned(), number: 0 }), "{kinds:?}");
+    assert_eq!(socket.tables().unwrap(), []);
+}
+
+fn a_transaction_that_the_socket_does_not_take_is_not_sent() {
+    let (id, _) = small();
+    let mut socket = Socket::with_send_buffer(20_000);
+    // A probe goes in one datagram, whatever the transaction allows.
+    let error = socket.probe(&mut large(&id)).unwrap_err();
+    assert!(matches!(error, CommitError::NotSent(_)), "{error:?}");
     assert_eq!(socket.tables().unwrap(), []);
 }
 

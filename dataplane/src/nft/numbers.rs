@@ -134,7 +134,7 @@ pub(super) fn chain_kind_of(name: &str) -> Option<ChainKind> {
 // nft's numbers for data types (`enum datatypes`); the kernel only keeps them.
 numbered!(field_type, field_type_of, FieldType, FIELD_TYPES:
     Family = 2, Ipv4 = 7, Ipv6 = 8, Ether = 9, EtherType = 10, Protocol = 12, Port = 13, IcmpType = 14, Mark = 19,
-    InterfaceIndex = 20, ConntrackState = 26, Icmpv6Type = 29, Dscp = 36, AddressType = 38, Interface = 41);
+    InterfaceIndex = 20, ConntrackState = 26, Icmpv6Type = 29, IcmpCode = 32, Icmpv6Code = 33, Dscp = 36, AddressType = 38, Interface = 41);
 
 /// Bits of a type's number in that of a concatenation.
 const FIELD_TYPE_BITS: u32 = 6;

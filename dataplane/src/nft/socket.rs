@@ -75,6 +75,9 @@ pub enum CommitError {
         /// What the socket takes.
         limit: usize,
     },
+    /// It could not be handed to the kernel: nothing of this part is in force. What had gone ahead is there.
+    #[error("the transaction could not be sent")]
+    NotSent(#[source] NetlinkError),
     /// Whether it is in force is not known.
     #[error("it is not known whether the transaction is in force")]
     Unknown(#[source] NetlinkError),
@@ -154,7 +157,7 @@ impl Socket {
         if transaction.is_empty() {
             return Ok(());
         }
-        let limit = self.channel.largest_send().map_err(CommitError::Unknown)?;
+        let limit = self.channel.largest_send().map_err(CommitError::NotSent)?;
         let mut expected = expected;
         let mut ahead = 0;
         for end in chunks(transaction, limit)? {
@@ -195,7 +198,7 @@ impl Socket {
         messages: std::ops::Range<usize>,
         expected: Option<Generation>,
     ) -> Result<(), CommitError> {
-        let first = self.channel.reserve(messages.len() + 2).map_err(CommitError::Unknown)?;
+        let first = self.channel.reserve(messages.len() + 2).map_err(CommitError::NotSent)?;
         let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
         let (begin, end) = (
             batch_bytes(&mut self.begin, BATCH_BEGIN, expected),
@@ -210,7 +213,7 @@ impl Socket {
         let lost = self
             .channel
             .send_atomic(&pieces, first, &mut |index, refusal| refusals.push((index, refusal)))
-            .map_err(CommitError::Unknown)?;
+            .map_err(CommitError::of)?;
         if refusals.iter().any(|(index, refusal)| *index == 0 && refusal.is(Errno::ERESTART)) {
             return Err(CommitError::Stale { ahead: 0 });
         }
@@ -328,6 +331,14 @@ impl Socket {
 }
 
 impl CommitError {
+    /// What an error of the socket means for a transaction: the kernel does its work inside the send.
+    fn of(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::Open(_) | NetlinkError::Send(_) => Self::NotSent(error),
+            _ => Self::Unknown(error),
+        }
+    }
+
     /// The same, when so many messages had gone ahead.
     fn after(self, ahead: usize) -> Self {
         match self {

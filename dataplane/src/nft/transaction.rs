@@ -55,7 +55,7 @@ pub enum ObjectKind {
     Table,
     /// This chain.
     Chain(String),
-    /// A rule of this chain: the one of this number, from 0 on, that this transaction writes to it.
+    /// A rule of this chain: of those that are written to it one after the other, the one of this number, from 0 on.
     Rule {
         /// The chain.
         chain: String,

@@ -741,6 +741,7 @@ fn net_elements(is_v4: bool) -> Vec<Element> {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn common_set_shapes() -> Vec<SetShape> {
     let jump = || Verdict::Jump("cali-target".to_owned());
     let name = Data::interface;
@@ -789,6 +790,15 @@ fn common_set_shapes() -> Vec<SetShape> {
             },
             elements: vec![],
             declaration: "type mark; size 1000; flags dynamic,timeout; timeout 5m;",
+            text: "",
+        },
+        SetShape {
+            set: Set {
+                expressions: vec![Expression::Counter],
+                ..Set::new("counted", [FieldType::IcmpType, FieldType::IcmpCode])
+            },
+            elements: vec![],
+            declaration: "type icmp_type . icmp_code; counter;",
             text: "",
         },
         SetShape {

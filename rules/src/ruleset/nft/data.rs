@@ -185,6 +185,10 @@ pub enum FieldType {
     IcmpType,
     /// `icmpv6_type`.
     Icmpv6Type,
+    /// `icmp_code`.
+    IcmpCode,
+    /// `icmpv6_code`.
+    Icmpv6Code,
     /// `mark`.
     Mark,
     /// `iface_index`.
@@ -201,7 +205,7 @@ pub enum FieldType {
 
 impl FieldType {
     /// All.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Family,
         Self::Ipv4,
         Self::Ipv6,
@@ -211,6 +215,8 @@ impl FieldType {
         Self::Port,
         Self::IcmpType,
         Self::Icmpv6Type,
+        Self::IcmpCode,
+        Self::Icmpv6Code,
         Self::Mark,
         Self::InterfaceIndex,
         Self::Interface,
@@ -223,7 +229,13 @@ impl FieldType {
     #[allow(clippy::len_without_is_empty, reason = "a type is not a collection")]
     pub const fn len(self) -> usize {
         match self {
-            Self::Family | Self::Protocol | Self::IcmpType | Self::Icmpv6Type | Self::Dscp => 1,
+            Self::Family
+            | Self::Protocol
+            | Self::IcmpType
+            | Self::Icmpv6Type
+            | Self::IcmpCode
+            | Self::Icmpv6Code
+            | Self::Dscp => 1,
             Self::EtherType | Self::Port => 2,
             Self::Ipv4 | Self::Mark | Self::InterfaceIndex | Self::ConntrackState | Self::AddressType => 4,
             Self::Ether => 6,
@@ -235,7 +247,12 @@ impl FieldType {
     pub const fn is_host_order(self) -> bool {
         matches!(
             self,
-            Self::Family | Self::Mark | Self::InterfaceIndex | Self::Interface | Self::ConntrackState | Self::AddressType
+            Self::Family
+                | Self::Mark
+                | Self::InterfaceIndex
+                | Self::Interface
+                | Self::ConntrackState
+                | Self::AddressType
         )
     }
 }
