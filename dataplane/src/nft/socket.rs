@@ -451,3 +451,6 @@ impl DumpSink for ElementSink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
