@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use tortie_rules::ruleset::nft::TableId;
+use tortie_rules::ruleset::nft::{Family, TableId};
 
 use super::numbers::message;
 use super::object::{CHAIN_NAME, RULE_CHAIN, SET_NAME, TABLE, read_family};
@@ -128,11 +128,12 @@ impl Watch {
     /// What was committed since the last time, without waiting.
     pub fn poll(&mut self) -> Heard {
         let mut heard = Heard::default();
+        let mut last = None;
         loop {
             match self.receive() {
                 Ok(true) => {
                     for message in Messages::new(&self.buffer) {
-                        if let Err(error) = message.and_then(|message| heard.take(&message)) {
+                        if let Err(error) = message.and_then(|message| heard.take(&message, &mut last)) {
                             tracing::debug!(%error, "event of nf_tables not understood");
                             heard.lost = true;
                         }
@@ -178,20 +179,28 @@ fn subscribe(buffer: usize) -> io::Result<Socket> {
 }
 
 impl Heard {
-    /// Takes in an event.
-    fn take(&mut self, message: &Message<'_>) -> Result<(), NetlinkError> {
+    /// Takes in an event. `last` is what was noted last of the commit that it may go on with.
+    fn take(&mut self, message: &Message<'_>, last: &mut Option<Change>) -> Result<(), NetlinkError> {
         if message.kind >> 8 != SUBSYSTEM {
             return Ok(());
         }
         let is_open = |commit: &Commit| commit.generation.is_none() && commit.port == message.port;
         if !self.commits.last().is_some_and(is_open) {
             self.commits.push(Commit { port: message.port, ..Commit::default() });
+            *last = None;
         }
         let Some(commit) = self.commits.last_mut() else { return Ok(()) };
         if message.kind & 0xff == message::NEW_GENERATION {
             return commit.end(message.payload);
         }
-        commit.changes.extend(read_change(message)?);
+        // Ten thousand elements of one set are ten thousand events.
+        if let Some(change) = RawChange::read(message)?
+            && !last.as_ref().is_some_and(|last| change.is(last))
+        {
+            let change = change.named();
+            commit.changes.insert(change.clone());
+            *last = Some(change);
+        }
         Ok(())
     }
 }
@@ -211,34 +220,67 @@ impl Commit {
     }
 }
 
-fn read_change(message: &Message<'_>) -> Result<Option<Change>, NetlinkError> {
-    let name_attribute = match message.kind & 0xff {
-        message::NEW_TABLE | message::DEL_TABLE => TABLE,
-        message::NEW_CHAIN | message::DEL_CHAIN => CHAIN_NAME,
-        message::NEW_RULE | message::DEL_RULE => RULE_CHAIN,
-        message::NEW_SET..=message::DEL_ELEMENT | message::NEW_OBJECT..=message::DEL_FLOWTABLE => SET_NAME,
-        _ => return Ok(None),
-    };
-    let Some(family) = read_family(message.payload) else { return Ok(None) };
-    let (mut table, mut name) = (None, None);
-    for attribute in Attributes::after(message.payload, HEADER_LEN)? {
-        let attribute = attribute?;
-        if attribute.kind == TABLE {
-            table = Some(TableId::new(family, attribute.text()?));
+/// What an event is about, as it stands there.
+struct RawChange<'a> {
+    kind: u16,
+    family: Family,
+    table: &'a str,
+    name: &'a str,
+}
+
+impl<'a> RawChange<'a> {
+    fn read(message: &Message<'a>) -> Result<Option<Self>, NetlinkError> {
+        let kind = message.kind & 0xff;
+        let name_attribute = match kind {
+            message::NEW_TABLE | message::DEL_TABLE => TABLE,
+            message::NEW_CHAIN | message::DEL_CHAIN => CHAIN_NAME,
+            message::NEW_RULE | message::DEL_RULE => RULE_CHAIN,
+            message::NEW_SET..=message::DEL_ELEMENT | message::NEW_OBJECT..=message::DEL_FLOWTABLE => {
+                SET_NAME
+            }
+            _ => return Ok(None),
+        };
+        let Some(family) = read_family(message.payload) else { return Ok(None) };
+        let (mut table, mut name) = (None, None);
+        for attribute in Attributes::after(message.payload, HEADER_LEN)? {
+            let attribute = attribute?;
+            if attribute.kind == TABLE {
+                table = Some(attribute.text()?);
+            }
+            if attribute.kind == name_attribute {
+                name = Some(attribute.text()?);
+            }
         }
-        if attribute.kind == name_attribute {
-            name = Some(attribute.text()?.to_owned());
+        match (table, name) {
+            (Some(table), Some(name)) => Ok(Some(Self { kind, family, table, name })),
+            _ => Err(NetlinkError::Malformed("event without a name")),
         }
     }
-    let (Some(table), Some(name)) = (table, name) else {
-        return Err(NetlinkError::Malformed("event without a name"));
-    };
-    Ok(Some(match message.kind & 0xff {
-        message::NEW_TABLE | message::DEL_TABLE => Change::Table(table),
-        message::NEW_CHAIN | message::DEL_CHAIN => Change::Chain(table, name),
-        message::NEW_RULE | message::DEL_RULE => Change::Rules(table, name),
-        message::NEW_SET | message::DEL_SET => Change::Set(table, name),
-        message::NEW_ELEMENT | message::DEL_ELEMENT => Change::Elements(table, name),
-        _ => Change::Other(table, name),
-    }))
+
+    /// Whether it is this change.
+    fn is(&self, change: &Change) -> bool {
+        let table = change.table();
+        let is_its_name = match (self.kind, change) {
+            (message::NEW_TABLE | message::DEL_TABLE, Change::Table(_)) => true,
+            (message::NEW_CHAIN | message::DEL_CHAIN, Change::Chain(_, name))
+            | (message::NEW_RULE | message::DEL_RULE, Change::Rules(_, name))
+            | (message::NEW_SET | message::DEL_SET, Change::Set(_, name))
+            | (message::NEW_ELEMENT | message::DEL_ELEMENT, Change::Elements(_, name))
+            | (message::NEW_OBJECT.., Change::Other(_, name)) => name == self.name,
+            _ => false,
+        };
+        is_its_name && table.family == self.family && table.name == self.table
+    }
+
+    fn named(&self) -> Change {
+        let (table, name) = (TableId::new(self.family, self.table), self.name.to_owned());
+        match self.kind {
+            message::NEW_TABLE | message::DEL_TABLE => Change::Table(table),
+            message::NEW_CHAIN | message::DEL_CHAIN => Change::Chain(table, name),
+            message::NEW_RULE | message::DEL_RULE => Change::Rules(table, name),
+            message::NEW_SET | message::DEL_SET => Change::Set(table, name),
+            message::NEW_ELEMENT | message::DEL_ELEMENT => Change::Elements(table, name),
+            _ => Change::Other(table, name),
+        }
+    }
 }
