@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         what_we_send_for_ipv4_is_what_nft_sends,
         what_we_send_for_ipv6_is_what_nft_sends,
         what_we_send_for_other_families_is_what_nft_sends,
+        what_we_send_is_what_the_newer_nft_sends,
         what_was_written_is_read_back,
         what_nft_wrote_is_read_as_the_same_tree,
         nft_lists_what_we_wrote_as_it_lists_its_own,
@@ -83,6 +84,20 @@ fn what_we_send_for_other_families_is_what_nft_sends() {
     add_bridge();
     sent::compare(&Layout::new(Family::Netdev));
     sent::compare(&Layout::new(Family::Arp));
+}
+
+fn what_we_send_is_what_the_newer_nft_sends() -> Outcome {
+    add_bridge();
+    match newer_nft::find() {
+        Ok(program) => {
+            for family in FAMILIES {
+                sent::compare_unordered(&program, &Layout::new(family).in_newer_words());
+            }
+            sent::compare_unordered(&program, &rare_layout());
+            Outcome::Done
+        }
+        Err(reason) => Outcome::Skipped(reason),
+    }
 }
 
 /// An interface beside `lo`, for chains of several.
@@ -145,8 +160,9 @@ fn what_nft_wrote_is_read_as_the_same_tree() {
 /// How a program lists a layout, in words and as JSON without handles, when we wrote it and when `nft` did.
 fn assert_listings_agree(program: &str) {
     add_bridge();
-    for family in FAMILIES {
-        let layout = Layout::new(family);
+    let layouts =
+        FAMILIES.into_iter().flat_map(|family| [Layout::new(family), Layout::new(family).in_newer_words()]);
+    for layout in layouts {
         let _socket = written(&layout);
         let file = layout.text_file();
         for options in ["", "-j", "-s", "-n -n -n"] {

@@ -54,6 +54,16 @@ impl Layout {
         Self { table, chains, sets: set_shapes(family), flowtables: vec![] }
     }
 
+    /// The same with what the newer nft makes of its words.
+    pub(crate) fn in_newer_words(mut self) -> Self {
+        for shape in self.chains.iter_mut().flat_map(|(_, shapes)| shapes) {
+            if let Some(newer) = shape.newer.take() {
+                shape.rule = newer;
+            }
+        }
+        self
+    }
+
     /// It as one transaction.
     pub(crate) fn transaction(&self) -> Transaction {
         let mut transaction = Transaction::new();

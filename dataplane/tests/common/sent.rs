@@ -35,11 +35,35 @@ impl std::fmt::Debug for Value {
 
 type Fields = Vec<(u16, Value)>;
 
-/// Compares all messages of a layout.
+/// Compares all messages of a layout with those of the `nft` that is installed.
 pub(crate) fn compare(layout: &Layout) {
-    let theirs = group(by_nft(layout));
+    compare_with("nft", layout, |_| {});
+}
+
+/// The same with those of a newer one, which puts attributes into another order.
+pub(crate) fn compare_unordered(program: &str, layout: &Layout) {
+    compare_with(program, layout, sort);
+}
+
+/// Puts attributes in the order of their types, and leaves lists as they are.
+fn sort(fields: &mut Fields) {
+    fields.sort_by_key(|(kind, _)| *kind & !NESTED);
+    for (_, value) in fields {
+        if let Value::Nested(fields) = value {
+            sort(fields);
+        }
+    }
+}
+
+fn compare_with(program: &str, layout: &Layout, order: impl Fn(&mut Fields)) {
+    let in_order = |mut groups: BTreeMap<_, Vec<Fields>>| {
+        groups.values_mut().flatten().for_each(&order);
+        groups
+    };
+    let theirs = in_order(group(by_nft(program, layout)));
     let transaction = layout.transaction();
-    let ours = group((0..transaction.len()).map(|number| transaction.message(number).unwrap().to_vec()));
+    let messages = (0..transaction.len()).map(|number| transaction.message(number).unwrap().to_vec());
+    let ours = in_order(group(messages));
     let names: Vec<_> = ours.keys().collect();
     assert_eq!(names, theirs.keys().collect::<Vec<_>>());
     for (name, messages) in &ours {
@@ -166,9 +190,9 @@ fn forget_set_ids(value: &mut Value) {
 }
 
 /// The messages that `nft` sends for a layout's words. They need not succeed.
-fn by_nft(layout: &Layout) -> Vec<Vec<u8>> {
+fn by_nft(program: &str, layout: &Layout) -> Vec<Vec<u8>> {
     let file = layout.text_file();
-    let output = Command::new("nft").args(["--debug=mnl", "-f"]).arg(file.path()).output().unwrap();
+    let output = Command::new(program).args(["--debug=mnl", "-f"]).arg(file.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("message length"), "{}", String::from_utf8_lossy(&output.stderr));
     let is_missing = |line: &&str| line.contains("rror:") && !line.contains("No such file");

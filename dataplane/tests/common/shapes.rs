@@ -16,6 +16,8 @@ pub(crate) struct Shape {
     pub(crate) text: &'static str,
     /// It.
     pub(crate) rule: Rule,
+    /// What the newer nft makes of the same words, where that is something else.
+    pub(crate) newer: Option<Rule>,
 }
 
 /// A set, its elements, and what nft calls both.
@@ -36,7 +38,7 @@ pub(crate) fn word(number: u8) -> Register {
 }
 
 fn shape(text: &'static str, expressions: Vec<Expression>) -> Shape {
-    Shape { text, rule: Rule { expressions, comment: None } }
+    Shape { text, rule: Rule { expressions, comment: None }, newer: None }
 }
 
 fn meta(key: MetaKey) -> Expression {
@@ -127,6 +129,7 @@ fn verdict_shapes() -> Vec<Shape> {
                 expressions: vec![Expression::Counter, Expression::Verdict(Verdict::Accept)],
                 comment: Some("cali:0123456789abcdef; said to people".to_owned()),
             },
+            newer: None,
         },
     ]
 }
@@ -161,14 +164,7 @@ fn match_shapes() -> Vec<Shape> {
         shape("meta l4proto != 132", vec![meta(MetaKey::Protocol), unequal(Data::u8(132))]),
         shape("tcp dport 8080", of_tcp(vec![load(Payload::DESTINATION_PORT), equal(Data::be16(8080))])),
         shape("tcp sport != 8080", of_tcp(vec![load(Payload::SOURCE_PORT), unequal(Data::be16(8080))])),
-        shape(
-            "tcp dport 30000-32767",
-            of_tcp(vec![
-                load(Payload::DESTINATION_PORT),
-                compare(Comparison::GreaterOrEqual, Data::be16(30000)),
-                compare(Comparison::LessOrEqual, Data::be16(32767)),
-            ]),
-        ),
+        port_range(),
         shape(
             "tcp dport != 30000-32767",
             of_tcp(vec![
@@ -252,6 +248,20 @@ fn match_shapes() -> Vec<Shape> {
         ),
         shape("ct count over 10", vec![Expression::ConnectionLimit { count: 10, over: true }]),
     ]
+}
+
+/// Two comparisons, and one expression since nft 1.1.
+fn port_range() -> Shape {
+    let two = of_tcp(vec![
+        load(Payload::DESTINATION_PORT),
+        compare(Comparison::GreaterOrEqual, Data::be16(30000)),
+        compare(Comparison::LessOrEqual, Data::be16(32767)),
+    ]);
+    let one = of_tcp(vec![
+        load(Payload::DESTINATION_PORT),
+        Expression::Range { negate: false, from: R, low: Data::be16(30000), high: Data::be16(32767) },
+    ]);
+    Shape { newer: Some(Rule { expressions: one, comment: None }), ..shape("tcp dport 30000-32767", two) }
 }
 
 fn lookup_shapes(family: Family) -> Vec<Shape> {
