@@ -155,6 +155,14 @@ impl Writer<'_> {
         self.close(start);
     }
 
+    /// An attribute with a value of four bytes: most are, so it is written at once.
+    fn word(&mut self, kind: u16, value: [u8; 4]) {
+        let [k0, k1] = kind.to_ne_bytes();
+        let [l0, l1] = 8u16.to_ne_bytes();
+        let [v0, v1, v2, v3] = value;
+        self.bytes.extend_from_slice(&[l0, l1, k0, k1, v0, v1, v2, v3]);
+    }
+
     /// A byte.
     pub fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
@@ -162,7 +170,7 @@ impl Writer<'_> {
 
     /// 32 bits in host order.
     pub fn u32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_ne_bytes());
+        self.word(kind, value.to_ne_bytes());
     }
 
     /// 16 bits in network order, marked as such.
@@ -172,7 +180,7 @@ impl Writer<'_> {
 
     /// 32 bits in network order, marked as such.
     pub fn be32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind | NET_BYTEORDER, &value.to_be_bytes());
+        self.word(kind | NET_BYTEORDER, value.to_be_bytes());
     }
 
     /// Bytes in network order, marked as such: an address.
@@ -187,7 +195,7 @@ impl Writer<'_> {
 
     /// 32 bits in network order, not marked.
     pub fn plain_be32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
+        self.word(kind, value.to_be_bytes());
     }
 
     /// 64 bits in network order, not marked.
@@ -217,8 +225,8 @@ impl Writer<'_> {
 
     fn open(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0, 0]);
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        let [k0, k1] = kind.to_ne_bytes();
+        self.bytes.extend_from_slice(&[0, 0, k0, k1]);
         start
     }
 
@@ -231,7 +239,8 @@ impl Writer<'_> {
 }
 
 fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let missing = bytes.len().next_multiple_of(4) - bytes.len();
+    bytes.extend_from_slice(&[0; 3][..missing]);
 }
 
 /// A message that was received.
