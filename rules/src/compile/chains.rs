@@ -189,6 +189,11 @@ impl Chains {
         self.maps.get(name).map_or(0, |entry| entry.elements.len())
     }
 
+    /// The number of elements of all maps.
+    pub(crate) fn elements(&self) -> usize {
+        self.maps.values().map(|entry| entry.elements.len()).sum()
+    }
+
     /// The number of maps that programmed chains look into, and of sets.
     pub(crate) fn lookups(&self) -> usize {
         self.maps.values().filter(|entry| entry.references > 0).count() + self.sets.len()

@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tortie_api::net::IpVersion;
+use tortie_api::policy::Action;
 use tortie_api::qos::Limits as QosLimits;
 
 pub use self::block::Limits;
@@ -55,11 +56,13 @@ pub struct Budget {
     pub block: Limits,
     /// Maps and sets of a table: adding to many is slow in the kernel.
     pub lookups: usize,
+    /// Elements of all maps of a table.
+    pub elements: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { block: Limits::default(), lookups: 500 }
+        Self { block: Limits::default(), lookups: 500, elements: 2_000_000 }
     }
 }
 
@@ -106,8 +109,14 @@ pub struct Size {
 /// An endpoint and the lists that it uses, ingress first.
 #[derive(Debug)]
 struct Endpoint {
-    limits: [QosLimits; 2],
+    desired: Arc<LocalEndpoint>,
     lists: [String; 2],
+}
+
+impl Endpoint {
+    fn limits(&self) -> [QosLimits; 2] {
+        [self.desired.qos.ingress, self.desired.qos.egress]
+    }
 }
 
 /// A list and how many endpoints use it.
@@ -129,6 +138,8 @@ pub struct Fast {
     by_profile: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// Lists to be compiled, or to be removed if nobody uses them.
     dirty: BTreeSet<String>,
+    /// A policy began or ended to pass packets on: endpoints may have other lists.
+    lists_dirty: bool,
 }
 
 impl Fast {
@@ -149,6 +160,7 @@ impl Fast {
             by_policy: BTreeMap::new(),
             by_profile: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            lists_dirty: false,
         };
         fast.program_dispatch();
         fast
@@ -167,6 +179,7 @@ impl Fast {
             Event::Policy(policy) => self.policy_changes(policy),
             Event::Profile(profile) => self.profile_changes(profile),
             Event::PolicyGone(key) => {
+                self.lists_dirty |= self.by_policy.contains_key(key);
                 self.dirty.extend(self.by_policy.get(key).into_iter().flatten().cloned());
             }
             Event::ProfileGone(name) => {
@@ -232,10 +245,17 @@ impl Fast {
         size
     }
 
-    /// A policy is not there yet while this is called, or is as before.
+    /// Whether a policy passes packets on; one that is not known may.
+    fn may_pass(&self, key: &PolicyKey, direction: Direction) -> bool {
+        self.classic.policy(key).is_none_or(|policy| passes(policy, direction))
+    }
+
+    /// The policy is not there yet while this is called, or is as before.
     fn policy_changes(&mut self, policy: &PolicyRules) {
         let Some(lists) = self.by_policy.get(&policy.key) else { return };
         let old = self.classic.policy(&policy.key);
+        let old_passes = |direction| old.is_none_or(|old| passes(old, direction));
+        self.lists_dirty |= Direction::BOTH.into_iter().any(|d| old_passes(d) != passes(policy, d));
         let is_same = |direction: Direction| match (old, direction) {
             (Some(old), Direction::Ingress) => old.ingress == policy.ingress && old.tier == policy.tier,
             (Some(old), Direction::Egress) => old.egress == policy.egress && old.tier == policy.tier,
@@ -251,26 +271,31 @@ impl Fast {
         }
     }
 
-    fn handle_endpoint(&mut self, endpoint: &LocalEndpoint) {
-        let keys = Direction::BOTH.map(|direction| ListKey::new(endpoint, direction));
-        let lists = keys.map(|key| {
+    fn handle_endpoint(&mut self, endpoint: &Arc<LocalEndpoint>) {
+        self.lead(endpoint);
+        self.program_dispatch();
+    }
+
+    /// Leads packets of an endpoint to its lists.
+    fn lead(&mut self, endpoint: &Arc<LocalEndpoint>) {
+        let lists = Direction::BOTH.map(|direction| {
+            let key = ListKey::new(endpoint, direction, |policy| self.may_pass(policy, direction));
             let name = key.name();
             self.use_list(&name, key);
             name
         });
-        let limits = [endpoint.qos.ingress, endpoint.qos.egress];
+        let new = Endpoint { desired: endpoint.clone(), lists };
         for (at, direction) in Direction::BOTH.into_iter().enumerate() {
             for version in self.config_versions() {
                 let config = self.classic.config().clone();
                 let chains = self.classic.filter(version);
-                dispatch::add(direction, &endpoint.interface, &limits[at], &lists[at], &config, chains);
+                let limits = &new.limits()[at];
+                dispatch::add(direction, &endpoint.interface, limits, &new.lists[at], &config, chains);
             }
         }
-        let old = self.endpoints.insert(endpoint.interface.clone(), Endpoint { limits, lists });
-        if let Some(old) = old {
+        if let Some(old) = self.endpoints.insert(endpoint.interface.clone(), new) {
             old.lists.iter().for_each(|list| self.release_list(list));
         }
-        self.program_dispatch();
     }
 
     fn drop_endpoint(&mut self, interface: &Arc<str>) {
@@ -290,7 +315,7 @@ impl Fast {
 
     /// The dispatch chains, which depend on whether packets are counted somewhere.
     fn program_dispatch(&mut self) {
-        let counts = [0, 1].map(|at| self.endpoints.values().any(|e| e.limits[at].packet_rate.is_some()));
+        let counts = [0, 1].map(|at| self.endpoints.values().any(|e| e.limits()[at].packet_rate.is_some()));
         let config = self.classic.config().clone();
         for version in self.config_versions() {
             for (direction, counts) in Direction::BOTH.into_iter().zip(counts) {
@@ -327,6 +352,11 @@ impl Fast {
     /// Brings all chains and maps up to date.
     fn compile(&mut self) {
         self.classic.settle();
+        if std::mem::take(&mut self.lists_dirty) {
+            let endpoints: Vec<Arc<LocalEndpoint>> =
+                self.endpoints.values().map(|endpoint| endpoint.desired.clone()).collect();
+            endpoints.iter().for_each(|endpoint| self.lead(endpoint));
+        }
         for name in std::mem::take(&mut self.dirty) {
             let Some(used) = self.lists.get(&name) else { continue };
             if used.users > 0 {
@@ -369,4 +399,13 @@ impl Fast {
             }
         }
     }
+}
+
+/// Whether a rule of the policy passes packets on to the next tier.
+fn passes(policy: &PolicyRules, direction: Direction) -> bool {
+    let rules = match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    };
+    rules.iter().any(|rule| rule.action == Action::Pass)
 }

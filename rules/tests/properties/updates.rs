@@ -209,8 +209,8 @@ fn tables_that_follow_changes_are_those_of_the_cluster_as_it_is() {
 fn lists_that_are_too_complex_fall_back_and_mean_the_same() {
     let limits = Limits::default();
     let tight = |seed| match seed % 5 {
-        0 => Budget { lookups: 6, ..Budget::default() },
-        1 => Budget { block: Limits { rows: 2, ..limits }, ..Budget::default() },
+        0 => Budget { lookups: 6, elements: 40, ..Budget::default() },
+        1 => Budget { block: Limits { rows: 2, maps: 1, ..limits }, ..Budget::default() },
         2 => Budget { block: Limits { cells: 6, ..limits }, ..Budget::default() },
         3 => Budget { block: Limits { stretches: 3, elements: 3, ..limits }, ..Budget::default() },
         _ => Budget { block: Limits { work: 60, ..limits }, ..Budget::default() },

@@ -15,7 +15,7 @@
 mod stretches;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -32,12 +32,17 @@ use crate::compile::chains::Chains;
 use crate::ruleset::{Side, Verdict};
 
 /// What may be tried to compile a block. Beyond, its list is compiled another way.
+///
+/// Rows are chains, of which the kernel takes many; only those with maps of their own are dear. A thousand policies of
+/// ten rules, each for its own peers and ports, are ten thousand rows of three rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Rows that differ, in one block.
     pub rows: usize,
     /// Cells of these together.
     pub cells: usize,
+    /// Rows with maps.
+    pub maps: usize,
     /// Stretches of addresses.
     pub stretches: usize,
     /// Elements in one map.
@@ -48,7 +53,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 512, cells: 16_384, stretches: 20_000, elements: 500_000, work: 50_000_000 }
+        Self {
+            rows: 16_384,
+            cells: 131_072,
+            maps: 128,
+            stretches: 20_000,
+            elements: 500_000,
+            work: 50_000_000,
+        }
     }
 }
 
@@ -130,8 +142,11 @@ pub(super) struct Block {
     /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
     emitted: Vec<(u128, u128, Verdict)>,
     known: FxHashMap<(usize, Present), Known>,
-    /// Rows in use or used since the block was built, with their cells.
-    rows: BTreeMap<Verdict, usize>,
+    /// Rows in use or used since the block was built.
+    rows: BTreeSet<Verdict>,
+    /// Their cells, and how many of them have maps.
+    cells: usize,
+    mapped: usize,
     work: usize,
 }
 
@@ -160,7 +175,9 @@ impl Block {
             default: None,
             emitted: Vec::new(),
             known: FxHashMap::default(),
-            rows: BTreeMap::new(),
+            rows: BTreeSet::new(),
+            cells: 0,
+            mapped: 0,
             work: 0,
             spec,
         };

@@ -66,18 +66,32 @@ struct Tier {
 }
 
 impl ListKey {
-    pub(super) fn new(endpoint: &LocalEndpoint, direction: Direction) -> Self {
+    /// The list of an endpoint. What no packet comes to is no part of it, so that endpoints of many namespaces, which
+    /// differ in their profiles only, share the policies before these. `may_pass` says whether a policy passes packets
+    /// on; of one that is not known it is said, too.
+    pub(super) fn new(
+        endpoint: &LocalEndpoint,
+        direction: Direction,
+        may_pass: impl Fn(&PolicyKey) -> bool,
+    ) -> Self {
         let tier = |tier: &TierPolicies| {
             let all = match direction {
                 Direction::Ingress => &tier.ingress,
                 Direction::Egress => &tier.egress,
             };
-            let policies = all.iter().filter(|p| !p.staged).map(|p| p.key.clone()).collect();
+            let policies: Vec<PolicyKey> = all.iter().filter(|p| !p.staged).map(|p| p.key.clone()).collect();
             let denies = tier.default_action == DefaultAction::Deny;
             (!all.is_empty()).then(|| Tier { name: tier.name.clone(), denies, policies })
         };
-        let tiers = endpoint.tiers.iter().filter_map(tier).collect();
-        Self { direction, tiers, profiles: endpoint.profiles.clone() }
+        let is_last =
+            |tier: &Tier| tier.denies && !tier.policies.is_empty() && !tier.policies.iter().any(&may_pass);
+        let mut tiers: Vec<Tier> = endpoint.tiers.iter().filter_map(tier).collect();
+        let mut profiles = endpoint.profiles.clone();
+        if let Some(last) = tiers.iter().position(is_last) {
+            tiers.truncate(last + 1);
+            profiles.clear();
+        }
+        Self { direction, tiers, profiles }
     }
 
     /// The name of the list's chain. It stays while the content of policies changes.

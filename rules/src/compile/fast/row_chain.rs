@@ -27,14 +27,18 @@ const FEW_RANGES: usize = 4;
 /// Ranges up to this width become single ports where there is a map for these.
 const NARROW: u16 = 16;
 
+/// Whether the row's chain looks into a map of its own.
+pub(super) fn has_map<T>(row: &Row<T>) -> bool {
+    row.protocols.iter().map(|(_, cells)| cells.ports.len()).sum::<usize>() > FEW_CELLS
+}
+
 /// The verdict that leads to the row's chain, which is put in place with its maps.
 pub(super) fn intern(row: &Row<Verdict>, chains: &mut Chains) -> Verdict {
     let name = digest_name("cali-row-", &format!("{row:?}"));
     if !chains.has(&name) {
         let mut render = Render { name: &name, singles: Vec::new(), rules: Vec::new(), maps: Vec::new() };
-        let cells: usize = row.protocols.iter().map(|(_, cells)| cells.ports.len()).sum();
         for (protocol, cells_of) in &row.protocols {
-            render.ports(*protocol, &cells_of.ports, cells <= FEW_CELLS);
+            render.ports(*protocol, &cells_of.ports, !has_map(row));
         }
         let Render { singles, mut rules, mut maps, .. } = render;
         if !singles.is_empty() {

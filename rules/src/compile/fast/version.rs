@@ -104,7 +104,9 @@ impl Version {
     pub(super) fn build(&mut self, name: &str, key: &ListKey, classic: &mut Classic, budget: &Budget) {
         let mut tried = BTreeSet::new();
         for level in [Level::Pieces, Level::Whole, Level::Linear] {
-            let has_room = classic.filter(self.ip).lookups() + RESERVE <= budget.lookups
+            let chains = classic.filter(self.ip);
+            let has_room = chains.lookups() + RESERVE <= budget.lookups
+                && chains.elements() <= budget.elements
                 || self.built.get(name).is_some_and(|built| built.level >= level);
             if level > Level::Linear && !has_room {
                 continue;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::stretches::{Stretch, networks};
-use super::{Block, Known, Present, TooComplex};
+use super::{Block, Known, Limits, Present, TooComplex};
 use crate::compile::chains::Chains;
 use crate::compile::fast::members::{Members, Touched};
-use crate::compile::fast::row_chain::{action, look_up};
+use crate::compile::fast::row_chain::{action, has_map, look_up};
 use crate::compile::fast::step::{address, last_address};
 use crate::ruleset::{Action, Chain, Key, KeyField, MapType, Match, Rule, Verdict};
 
@@ -36,6 +36,7 @@ impl Block {
     /// Makes chain and maps from nothing.
     pub(super) fn make_tables(&mut self, members: &Members, chains: &mut Chains) -> Result<(), TooComplex> {
         (self.work, self.default) = (0, None);
+        (self.cells, self.mapped) = (0, 0);
         self.rows.clear();
         self.known.clear();
         self.cut(members)?;
@@ -125,9 +126,12 @@ impl Block {
         }
         let row = self.row(stretch, &key.1)?;
         let verdict = self.palette.row_verdict(&row, &self.spec.logs, chains);
-        self.rows.insert(verdict.clone(), row.cells());
-        let cells: usize = self.rows.values().sum();
-        if self.rows.len() > self.limits.rows || cells > self.limits.cells {
+        if self.rows.insert(verdict.clone()) {
+            self.cells += row.cells();
+            self.mapped += usize::from(has_map(&row));
+        }
+        let Limits { rows, cells, maps, .. } = self.limits;
+        if self.rows.len() > rows || self.cells > cells || self.mapped > maps {
             return Err(TooComplex);
         }
         let known = Arc::new((row, verdict));
