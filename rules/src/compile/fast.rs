@@ -54,9 +54,10 @@ use crate::render::Table;
 pub struct Budget {
     /// On one block.
     pub block: Limits,
-    /// Maps and sets of a table: adding to many is slow in the kernel.
+    /// Maps and sets of a table, with which the kernel becomes slow. Beyond, rows get no maps of their own. A list has
+    /// its maps all the same: as rules it would need a set for each selector.
     pub lookups: usize,
-    /// Elements of all maps of a table.
+    /// Elements of all maps of a table. Beyond, further lists are compiled policy by policy: rules share sets.
     pub elements: usize,
 }
 
@@ -150,7 +151,8 @@ impl Fast {
 
     /// The same with another budget.
     pub fn with_budget(config: Config, budget: Budget) -> Self {
-        let versions = config.versions.iter().map(|version| Version::new(*version, &config)).collect();
+        let versions =
+            config.versions.iter().map(|version| Version::new(*version, &config, &budget)).collect();
         let mut fast = Self {
             classic: Classic::without_workloads(config),
             budget,
@@ -409,3 +411,6 @@ fn passes(policy: &PolicyRules, direction: Direction) -> bool {
     };
     rules.iter().any(|rule| rule.action == Action::Pass)
 }
+
+#[cfg(test)]
+mod tests;

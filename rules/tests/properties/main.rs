@@ -164,6 +164,29 @@ fn the_trace_and_the_explanation_say_what_the_verdicts_say() {
     }
 }
 
+/// A port that cannot be read fits no rule that asks for one: neither in tables nor in rules.
+#[test]
+fn tables_do_what_rules_do_with_packets_whose_port_cannot_be_read() {
+    let mut fates = [0, 0];
+    for seed in 0..150 {
+        let manifests = cluster(seed);
+        let [classic, fast] = Compiler::ALL
+            .map(|compiler| Scene::new(&manifests, &Variant::number(seed, compiler)).expect("valid rules"));
+        let mut probes = Probes::new(seed, &classic.policy, Landmarks::of(&manifests));
+        for number in 0..60 {
+            let version = if number % 2 == 0 { IpVersion::V4 } else { IpVersion::V6 };
+            let Some(probe) = probes.probe(version) else { break };
+            let mut packet = probe.packet;
+            (packet.source_port, packet.destination_port) = (None, None);
+            packet.dnat = packet.dnat.map(|(address, _)| (address, None));
+            let expected = classic.machine(&packet).run(&packet).fate;
+            assert_eq!(fast.machine(&packet).run(&packet).fate, expected, "seed {seed}: {packet:?}");
+            fates[usize::from(expected == Fate::Accepted)] += 1;
+        }
+    }
+    assert!(fates[0].min(fates[1]) > 1000, "{fates:?}");
+}
+
 #[test]
 fn a_cluster_can_change_bit_by_bit() {
     let mut policy = tortie_rules::eval::Cluster::default();

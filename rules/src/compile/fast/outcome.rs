@@ -67,15 +67,18 @@ pub(super) struct Palette {
     pass: u32,
     deny: Action,
     is_drop: bool,
+    /// Maps and sets of a table beyond which rows are asked rule by rule.
+    lookups: usize,
 }
 
 impl Palette {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, lookups: usize) -> Self {
         Self {
             accept: config.marks.accept,
             pass: config.marks.pass,
             deny: deny(config),
             is_drop: config.filter_deny == DenyAction::Drop,
+            lookups,
         }
     }
 
@@ -113,6 +116,6 @@ impl Palette {
     /// The verdict for a row, with the chains and maps that it needs in place.
     pub(super) fn row_verdict(&self, row: &Row<Outcome>, logs: &Logs, chains: &mut Chains) -> Verdict {
         let row = row.map(&mut |outcome| self.verdict(outcome, logs, chains));
-        if row.is_constant() { row.others } else { row_chain::intern(&row, chains) }
+        if row.is_constant() { row.others } else { row_chain::intern(&row, self.lookups, chains) }
     }
 }

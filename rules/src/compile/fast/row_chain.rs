@@ -22,6 +22,8 @@ use crate::ruleset::{Action, Key, KeyField, MapType, Match, Rule, Side, Verdict}
 
 /// Cells that are asked one by one rather than looked up.
 const FEW_CELLS: usize = 3;
+/// The same where the table has as many maps as it may.
+const SPILLED_CELLS: usize = 64;
 /// Ranges of a protocol that are asked one by one.
 const FEW_RANGES: usize = 4;
 /// Ranges up to this width become single ports where there is a map for these.
@@ -29,16 +31,22 @@ const NARROW: u16 = 16;
 
 /// Whether the row's chain looks into a map of its own.
 pub(super) fn has_map<T>(row: &Row<T>) -> bool {
-    row.protocols.iter().map(|(_, cells)| cells.ports.len()).sum::<usize>() > FEW_CELLS
+    cells(row) > FEW_CELLS
 }
 
-/// The verdict that leads to the row's chain, which is put in place with its maps.
-pub(super) fn intern(row: &Row<Verdict>, chains: &mut Chains) -> Verdict {
+fn cells<T>(row: &Row<T>) -> usize {
+    row.protocols.iter().map(|(_, cells)| cells.ports.len()).sum()
+}
+
+/// The verdict that leads to the row's chain, which is put in place with its maps. With as many `lookups` in the table,
+/// a row gets none for a few dozen cells.
+pub(super) fn intern(row: &Row<Verdict>, lookups: usize, chains: &mut Chains) -> Verdict {
     let name = digest_name("cali-row-", &format!("{row:?}"));
     if !chains.has(&name) {
+        let are_few = !has_map(row) || (cells(row) <= SPILLED_CELLS && chains.lookups() >= lookups);
         let mut render = Render { name: &name, singles: Vec::new(), rules: Vec::new(), maps: Vec::new() };
         for (protocol, cells_of) in &row.protocols {
-            render.ports(*protocol, &cells_of.ports, !has_map(row));
+            render.ports(*protocol, &cells_of.ports, are_few);
         }
         let Render { singles, mut rules, mut maps, .. } = render;
         if !singles.is_empty() {

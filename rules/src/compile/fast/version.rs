@@ -17,9 +17,6 @@ use crate::compile::names::Direction;
 use crate::graph::model::{Member, SetId, SetKind};
 use crate::ruleset::Side;
 
-/// Maps of a list and rows that it may need at least.
-const RESERVE: usize = 4;
-
 /// A compiled list.
 #[derive(Debug)]
 struct Built {
@@ -43,10 +40,10 @@ pub(super) struct Version {
 }
 
 impl Version {
-    pub(super) fn new(version: IpVersion, config: &Config) -> Self {
+    pub(super) fn new(version: IpVersion, config: &Config, budget: &Budget) -> Self {
         Self {
             ip: version,
-            palette: Palette::new(config),
+            palette: Palette::new(config, budget.lookups),
             members: Members::new(version),
             named_sets: NamedSets::new(version),
             built: BTreeMap::new(),
@@ -104,9 +101,7 @@ impl Version {
     pub(super) fn build(&mut self, name: &str, key: &ListKey, classic: &mut Classic, budget: &Budget) {
         let mut tried = BTreeSet::new();
         for level in [Level::Pieces, Level::Whole, Level::Linear] {
-            let chains = classic.filter(self.ip);
-            let has_room = chains.lookups() + RESERVE <= budget.lookups
-                && chains.elements() <= budget.elements
+            let has_room = classic.filter(self.ip).elements() <= budget.elements
                 || self.built.get(name).is_some_and(|built| built.level >= level);
             if level > Level::Linear && !has_room {
                 continue;
