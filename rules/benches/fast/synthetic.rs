@@ -1,6 +1,7 @@
 //! Clusters of the shapes of the measurements of packet rates, and of a production node.
 
 use serde_json::{Value, json};
+use tortie_api::net::Protocol;
 use tortie_api::resource::Resource;
 
 use crate::{Case, shapes};
@@ -89,8 +90,26 @@ pub(crate) fn large_sets() -> Case {
     }
 }
 
-/// 294 policies of 68 rules over 3,708 sets of 70 members.
+/// 294 policies of 68 rules over 3,708 sets of 70 members. A policy gets one more rule, a pod another app.
 pub(crate) fn production() -> Case {
     let resources = shapes::production();
-    Case { name: "production node".to_owned(), relabelled: None, edited: None, resources }
+    let edited = resources.iter().find_map(|resource| match resource {
+        Resource::GlobalNetworkPolicy(policy) if policy.metadata.name == "policy-150" => {
+            let mut policy = policy.clone();
+            let mut rule = policy.spec.ingress[3].clone();
+            rule.protocol = Some(Protocol::Sctp);
+            policy.spec.ingress.insert(10, rule);
+            Some(Resource::GlobalNetworkPolicy(policy))
+        }
+        _ => None,
+    });
+    let relabelled = resources.iter().find_map(|resource| match resource {
+        Resource::WorkloadEndpoint(endpoint) if endpoint.spec.node == shapes::REMOTE => {
+            let mut endpoint = endpoint.clone();
+            endpoint.metadata.labels.insert("app".to_owned(), "app-7".to_owned());
+            Some(Resource::WorkloadEndpoint(endpoint))
+        }
+        _ => None,
+    });
+    Case { name: "production node".to_owned(), relabelled, edited, resources }
 }

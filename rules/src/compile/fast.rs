@@ -139,6 +139,8 @@ pub struct Fast {
     by_profile: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// Lists to be compiled, or to be removed if nobody uses them.
     dirty: BTreeSet<String>,
+    /// Lists of which only policies changed, and these.
+    edited: BTreeMap<String, BTreeSet<PolicyKey>>,
     /// A policy began or ended to pass packets on: endpoints may have other lists.
     lists_dirty: bool,
 }
@@ -162,6 +164,7 @@ impl Fast {
             by_policy: BTreeMap::new(),
             by_profile: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            edited: BTreeMap::new(),
             lists_dirty: false,
         };
         fast.program_dispatch();
@@ -264,7 +267,9 @@ impl Fast {
             (None, _) => false,
         };
         let changed = |name: &&String| self.lists.get(*name).is_some_and(|used| !is_same(used.key.direction));
-        self.dirty.extend(lists.iter().filter(changed).cloned());
+        for list in lists.iter().filter(changed) {
+            self.edited.entry(list.clone()).or_default().insert(policy.key.clone());
+        }
     }
 
     fn profile_changes(&mut self, profile: &ProfileRules) {
@@ -358,6 +363,15 @@ impl Fast {
             let endpoints: Vec<Arc<LocalEndpoint>> =
                 self.endpoints.values().map(|endpoint| endpoint.desired.clone()).collect();
             endpoints.iter().for_each(|endpoint| self.lead(endpoint));
+        }
+        for (name, policies) in std::mem::take(&mut self.edited) {
+            let Some(used) = self.lists.get(&name).filter(|used| used.users > 0) else { continue };
+            let (list, classic) = ((name.as_str(), &used.key), &mut self.classic);
+            if !self.dirty.contains(&name)
+                && !self.versions.iter_mut().all(|version| version.edit(list, &policies, classic))
+            {
+                self.dirty.insert(name);
+            }
         }
         for name in std::mem::take(&mut self.dirty) {
             let Some(used) = self.lists.get(&name) else { continue };

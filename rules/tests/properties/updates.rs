@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tortie_api::net::IpVersion;
+use tortie_api::policy::Rule;
 use tortie_api::resource::Resource;
 use tortie_rules::compile::Change;
 use tortie_rules::compile::classic::TableContent;
@@ -100,13 +101,54 @@ fn feed(graph: &mut Graph, fast: &mut Fast) {
 /// A step: some objects of one cluster or another come, and some go.
 fn change(dice: &mut Dice, present: &mut BTreeMap<tortie_api::Key, Resource>, pool: &[Resource]) {
     for _ in 0..dice.within(1, 6) {
-        if dice.chance(35) && !present.is_empty() {
+        if dice.chance(40) {
+            edit(dice, present, pool);
+        } else if dice.chance(35) && !present.is_empty() {
             let key = present.keys().nth(dice.below(present.len())).cloned().expect("there are so many");
             present.remove(&key);
         } else {
             let resource = dice.pick(pool).clone();
             present.insert(resource.key(), resource);
         }
+    }
+}
+
+/// The rules of a policy, if it is one of Calico's.
+fn rules(resource: &mut Resource) -> Option<[&mut Vec<Rule>; 2]> {
+    match resource {
+        Resource::GlobalNetworkPolicy(policy) if !policy.spec.do_not_track && !policy.spec.pre_dnat => {
+            Some([&mut policy.spec.ingress, &mut policy.spec.egress])
+        }
+        Resource::NetworkPolicy(policy) => Some([&mut policy.spec.ingress, &mut policy.spec.egress]),
+        _ => None,
+    }
+}
+
+/// A rule comes into a policy, or goes.
+fn edit(dice: &mut Dice, present: &mut BTreeMap<tortie_api::Key, Resource>, pool: &[Resource]) {
+    let mut others = pool.to_vec();
+    let kind = |resource: &Resource| resource.key().kind;
+    let mut policies: Vec<&mut Resource> =
+        present.values_mut().filter_map(|r| rules(r).is_some().then_some(r)).collect();
+    if policies.is_empty() {
+        return;
+    }
+    let at = dice.below(policies.len());
+    let policy = &mut *policies[at];
+    // Of the same kind: what rules of namespaces may say is something else.
+    let wanted = kind(policy);
+    let direction = dice.below(2);
+    let mut found: Vec<Rule> = Vec::new();
+    for other in others.iter_mut().filter(|other| kind(other) == wanted) {
+        found.extend(rules(other).into_iter().flat_map(|[a, b]| [a, b][direction].clone()));
+    }
+    let Some(list) = rules(policy).map(|both| both.into_iter().nth(direction).expect("there are two")) else {
+        return;
+    };
+    if dice.chance(45) && !list.is_empty() {
+        list.remove(dice.below(list.len()));
+    } else if !found.is_empty() {
+        list.insert(dice.below(list.len() + 1), dice.pick(&found).clone());
     }
 }
 
@@ -159,7 +201,21 @@ fn compare_with_new(
     new.poll().sets.iter().for_each(|change| sets.apply(change));
     for version in IpVersion::BOTH {
         for (ours, theirs) in followed.tables(version).iter().zip(&new.tables(version)) {
-            assert_eq!(ours.chains, theirs.chains, "{at:?}");
+            let names = |content: &TableContent| -> Vec<String> {
+                content
+                    .chains
+                    .iter()
+                    .map(|c| c.name.clone())
+                    .chain(content.maps.iter().map(|m| m.name.clone()))
+                    .collect()
+            };
+            for (chain, new) in ours.chains.iter().zip(&theirs.chains) {
+                assert_eq!(chain, new, "{at:?}");
+            }
+            for (map, new) in ours.maps.iter().zip(&theirs.maps) {
+                assert_eq!(map, new, "{at:?}");
+            }
+            assert_eq!(names(ours), names(theirs), "{at:?}");
             assert_eq!(ours, theirs, "{at:?}");
         }
     }

@@ -12,17 +12,19 @@
 //! has no element. The last rule stands for all addresses that no element holds, so an unknown class is never more
 //! than the rest of the world, and is there in the same transaction as the maps.
 
+mod edit;
 mod stretches;
 mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tortie_api::net::IpVersion;
 use tortie_api::policy::Action as PolicyAction;
 
+pub(super) use self::edit::PlainStep;
 use self::stretches::Stretch;
 use super::members::{Members, SetNumber};
 use super::outcome::{End, Logs, Outcome, Palette};
@@ -73,6 +75,8 @@ pub(super) struct TooComplex;
 pub(super) struct BlockStep {
     pub(super) step: Step,
     pub(super) log: Option<u32>,
+    /// Whose it is: the place of the policy in the section.
+    pub(super) owner: usize,
 }
 
 /// What becomes of what no rule of a section decides.
@@ -102,10 +106,12 @@ pub(super) struct BlockSpec {
     pub(super) logs: Logs,
 }
 
+/// The place of a rule: section, owner, and place among the owner's. The first match wins.
+type RuleKey = (usize, usize, usize);
+
 /// A step with its sets by number.
 #[derive(Debug)]
 struct Rule {
-    section: usize,
     step: BlockStep,
     sets: Vec<SetNumber>,
     not_sets: Vec<SetNumber>,
@@ -127,13 +133,13 @@ pub(super) struct Block {
     spec: BlockSpec,
     palette: Palette,
     limits: Limits,
-    rules: Vec<Rule>,
+    rules: BTreeMap<RuleKey, Rule>,
     /// Rules that ask for sets, by the first of these.
-    by_set: FxHashMap<SetNumber, Vec<usize>>,
+    by_set: FxHashMap<SetNumber, Vec<RuleKey>>,
     /// All others.
-    free: Vec<usize>,
-    /// Sets that rules ask for, one way or the other.
-    atoms: FxHashSet<SetNumber>,
+    free: BTreeSet<RuleKey>,
+    /// Sets that rules ask for, one way or the other, with the number of times.
+    atoms: FxHashMap<SetNumber, usize>,
     stretches: Vec<Stretch>,
     /// What each of them is told, by place.
     of_stretches: Vec<Known>,
@@ -166,10 +172,10 @@ impl Block {
             side,
             palette: palette.clone(),
             limits,
-            rules: Vec::new(),
+            rules: BTreeMap::new(),
             by_set: FxHashMap::default(),
-            free: Vec::new(),
-            atoms: FxHashSet::default(),
+            free: BTreeSet::new(),
+            atoms: FxHashMap::default(),
             stretches: Vec::new(),
             of_stretches: Vec::new(),
             default: None,
@@ -191,39 +197,31 @@ impl Block {
     }
 
     /// Sets that its rules ask for.
-    pub(super) const fn atoms(&self) -> &FxHashSet<SetNumber> {
-        &self.atoms
+    pub(super) fn atoms(&self) -> impl Iterator<Item = SetNumber> {
+        let mut atoms: Vec<SetNumber> = self.atoms.keys().copied().collect();
+        atoms.sort_unstable();
+        atoms.into_iter()
     }
 
-    /// Numbers the sets of rules, and finds rules by set.
+    /// Whether one of its rules asks for the set.
+    pub(super) fn asks_for(&self, set: SetNumber) -> bool {
+        self.atoms.contains_key(&set)
+    }
+
+    /// Finds rules by set.
     fn index(&mut self, members: &Members) {
-        let sections = std::mem::take(&mut self.spec.sections);
-        for (section, content) in sections.iter().enumerate() {
-            for step in &content.steps {
-                let number = |ids: &[crate::graph::model::SetId]| -> Option<Vec<SetNumber>> {
-                    ids.iter().map(|id| members.number(id)).collect()
-                };
-                // Nobody is in a set that is not there.
-                let Some(sets) = number(&step.step.peer.sets) else { continue };
-                let not_sets: Vec<SetNumber> =
-                    step.step.peer.not_sets.iter().filter_map(|id| members.number(id)).collect();
-                self.atoms.extend(sets.iter().chain(&not_sets));
-                let place = self.rules.len();
-                match sets.first() {
-                    Some(first) => self.by_set.entry(*first).or_default().push(place),
-                    None => self.free.push(place),
-                }
-                self.rules.push(Rule { section, step: step.clone(), sets, not_sets });
+        for section in 0..self.spec.sections.len() {
+            let mut place = (0, 0);
+            for step in std::mem::take(&mut self.spec.sections[section].steps) {
+                place = if step.owner == place.0 { (place.0, place.1 + 1) } else { (step.owner, 0) };
+                self.add_rule((section, step.owner, place.1), step, members);
             }
         }
-        self.spec.sections = sections;
-        // They stand in the rules now.
-        self.spec.sections.iter_mut().for_each(|section| section.steps = Vec::new());
     }
 
     /// The sets among this block's that hold an address in a stretch, sorted.
     fn present(&self, stretch: &Stretch, members: &Members, host: u128) -> Present {
-        let own = members.sets_of(host).iter().filter(|set| self.atoms.contains(set));
+        let own = members.sets_of(host).iter().filter(|set| self.atoms.contains_key(set));
         let mut present: Present = own.chain(&stretch.sets).copied().collect();
         present.sort_unstable();
         present.dedup();
@@ -234,34 +232,35 @@ impl Block {
     fn row(&mut self, stretch: usize, present: &[SetNumber]) -> Result<Row<Outcome>, TooComplex> {
         let address = self.stretches[stretch].first;
         let by_set = present.iter().filter_map(|set| self.by_set.get(set)).flatten();
-        let mut candidates: Vec<usize> = self.free.iter().chain(by_set).copied().collect();
+        let mut candidates: Vec<RuleKey> = self.free.iter().chain(by_set).copied().collect();
         candidates.sort_unstable();
         self.work += candidates.len();
         let holds = |set: &SetNumber| present.binary_search(set).is_ok();
-        candidates.retain(|place| {
-            let rule = &self.rules[*place];
+        let fits = |rule: &&Rule| {
             let peer = &rule.step.step.peer;
             rule.sets.iter().all(holds)
                 && !rule.not_sets.iter().any(holds)
                 && peer.nets.as_ref().is_none_or(|nets| nets.contains(address))
                 && !peer.not_nets.contains(address)
-        });
+        };
+        let rules = candidates.iter().filter_map(|key| Some((key.0, self.rules.get(key)?)));
+        let matching: Vec<(usize, &Rule)> = rules.filter(|(_, rule)| fits(rule)).collect();
         let mut work = 0;
-        let row = self.row_of(&candidates, &mut work);
+        let row = self.row_of(&matching, &mut work);
         self.work += work;
         if self.work > self.limits.work { Err(TooComplex) } else { Ok(row) }
     }
 
     /// The first match wins, section by section.
-    fn row_of(&self, matching: &[usize], work: &mut usize) -> Row<Outcome> {
-        let protocols = matching.iter().filter_map(|place| match self.rules[*place].step.step.protocol {
+    fn row_of(&self, matching: &[(usize, &Rule)], work: &mut usize) -> Row<Outcome> {
+        let protocols = matching.iter().filter_map(|(_, rule)| match rule.step.step.protocol {
             ProtocolTest::Is(number) | ProtocolTest::Not(number) => Some(number),
             ProtocolTest::Any => None,
         });
         let mut builder: RowBuilder<Vec<u32>, Outcome> = RowBuilder::new(protocols, &Vec::new());
-        let mut matching = matching.iter().map(|place| &self.rules[*place]).peekable();
+        let mut matching = matching.iter().peekable();
         for (number, section) in self.spec.sections.iter().enumerate() {
-            while let Some(rule) = matching.next_if(|rule| rule.section == number) {
+            while let Some((_, rule)) = matching.next_if(|(section, _)| *section == number) {
                 if !builder.is_section_done() {
                     self.apply(rule, &mut builder, work);
                 }
@@ -284,7 +283,7 @@ impl Block {
     }
 
     fn apply(&self, rule: &Rule, builder: &mut RowBuilder<Vec<u32>, Outcome>, work: &mut usize) {
-        let BlockStep { step, log } = &rule.step;
+        let BlockStep { step, log, .. } = &rule.step;
         let end = match step.action {
             PolicyAction::Allow => Some(End::Allow),
             PolicyAction::Deny => Some(End::Deny),

@@ -16,14 +16,14 @@
 //!
 //! Where the whole list is one block, as most are, it is the list's chain itself, and no mark is looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tortie_api::net::IpVersion;
 use tortie_api::policy::DefaultAction;
 
-use super::block::{BlockSpec, BlockStep, Section, SectionEnd};
+use super::block::{BlockSpec, BlockStep, PlainStep, Section, SectionEnd};
 use super::outcome::{End, Logs, Outcome, digest_name};
 use super::step::{Shape, shape};
 use crate::compile::classic::Classic;
@@ -32,7 +32,7 @@ use crate::compile::endpoint::deny_word;
 use crate::compile::flowlog::{self, Place};
 use crate::compile::names::{self, Direction};
 use crate::compile::rule::{self, Owner, deny};
-use crate::graph::model::{LocalEndpoint, PolicyKey, RuleSpec, TierPolicies};
+use crate::graph::model::{LocalEndpoint, PolicyKey, PolicyRules, RuleSpec, TierPolicies};
 use crate::ruleset::{Action, Chain, Match, Rule};
 
 /// Blocks in one list. With more, tiers with barriers are asked policy by policy.
@@ -109,6 +109,11 @@ impl ListKey {
         digest_name("cali-pl-", &text)
     }
 
+    /// Whether what the policies of a policy's tier do not decide is denied.
+    pub(super) fn denies_behind(&self, policy: &PolicyKey) -> bool {
+        self.tiers.iter().any(|tier| tier.denies && tier.policies.contains(policy))
+    }
+
     pub(super) fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
         self.tiers.iter().flat_map(|tier| &tier.policies)
     }
@@ -139,6 +144,8 @@ pub(super) struct Plan {
     pub(super) policies: BTreeSet<PolicyKey>,
     /// Profiles that are jumped to.
     pub(super) profiles: BTreeSet<Arc<str>>,
+    /// Policies that are in a block with their whole tier: its number, the section, the place in that.
+    pub(super) places: BTreeMap<PolicyKey, (usize, usize, usize)>,
 }
 
 /// A rule, for tables or not, and what it came from.
@@ -327,6 +334,12 @@ impl<'a> Planner<'a> {
     /// A block of whole parts. Returns the name of its chain.
     fn block(&mut self, parts: &[&Part<'_>], is_last: bool) -> String {
         let mut logs = Logs::default();
+        for (section, part) in parts.iter().enumerate() {
+            // Nothing of a pure part is missing, so policies and owners are the same.
+            for (owner, policy) in part.tier.iter().flat_map(|tier| &tier.policies).enumerate() {
+                self.plan.places.insert(policy.clone(), (self.plan.blocks.len(), section, owner));
+            }
+        }
         let sections = parts.iter().map(|part| self.section(part, &part.items, true, &mut logs)).collect();
         let rest = if is_last {
             let log = self.config().flow_logs.then(|| flowlog::no_profile(self.key.direction));
@@ -350,7 +363,7 @@ impl<'a> Planner<'a> {
             let told = self.config().flow_logs.then(|| {
                 flowlog::decided(item.spec.action, item.place, owner.is_profile, owner.id, Vec::new())
             });
-            Some(BlockStep { step: step.clone(), log: logs.add(told.flatten()) })
+            Some(BlockStep { step: step.clone(), log: logs.add(told.flatten()), owner: item.owner })
         });
         let steps = steps.collect();
         let denies = is_whole && part.denies();
@@ -460,6 +473,34 @@ impl<'a> Planner<'a> {
         let rules = std::iter::once(start).chain(std::mem::take(&mut self.rules)).collect();
         self.plan.chain = Some(Chain { name: self.name.clone(), rules });
     }
+}
+
+/// The rules of a policy for a block; nothing where they are not for one any more.
+pub(super) fn steps_of(
+    policy: &PolicyRules,
+    direction: Direction,
+    version: IpVersion,
+    config: &Config,
+) -> Option<Vec<PlainStep>> {
+    let rules = match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    };
+    let id = policy.key.id();
+    let mut steps = Vec::new();
+    for (index, spec) in rules.iter().enumerate() {
+        match shape(rule::for_version(spec, version).as_ref(), direction) {
+            Shape::Nothing => {}
+            Shape::Barrier => return None,
+            Shape::Step(step) => {
+                let place = Place { direction, index };
+                let told =
+                    config.flow_logs.then(|| flowlog::decided(spec.action, place, false, &id, Vec::new()));
+                steps.push((step, told.flatten().and_then(|rule| rule.action)));
+            }
+        }
+    }
+    Some(steps)
 }
 
 /// The number of blocks that parts with barriers need.

@@ -27,11 +27,22 @@ pub(super) struct SetMembers {
 }
 
 /// What a change of members touched.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Touched {
     pub(super) hosts: Vec<u128>,
     /// First and last address of networks.
     pub(super) ranges: Vec<(u128, u128)>,
+}
+
+impl Touched {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.hosts.extend(other.hosts);
+        self.ranges.extend(other.ranges);
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.ranges.is_empty()
+    }
 }
 
 /// See the module's documentation.
@@ -66,15 +77,15 @@ impl Members {
         number
     }
 
-    /// Removes a set with its members.
-    pub(super) fn remove(&mut self, id: &SetId) -> Option<SetNumber> {
+    /// Removes a set. Returns its members.
+    pub(super) fn remove(&mut self, id: &SetId) -> Option<(SetNumber, Touched)> {
         let number = self.numbers.remove(id)?;
-        if let Some(set) = self.sets.remove(&number) {
-            for host in set.hosts {
-                self.forget(host, number);
-            }
+        let set = self.sets.remove(&number)?;
+        for host in &set.hosts {
+            self.forget(*host, number);
         }
-        Some(number)
+        let ranges = set.ranges().collect();
+        Some((number, Touched { hosts: set.hosts.into_iter().collect(), ranges }))
     }
 
     pub(super) fn number(&self, id: &SetId) -> Option<SetNumber> {
@@ -151,8 +162,9 @@ impl SetMembers {
         &self.hosts
     }
 
-    pub(super) const fn nets(&self) -> &BTreeSet<IpNet> {
-        &self.nets
+    /// First and last address of each larger network.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u128, u128)> {
+        self.nets.iter().map(range_of)
     }
 
     /// All of them, as a set of the kernel has them.

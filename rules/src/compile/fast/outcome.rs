@@ -51,11 +51,15 @@ pub(super) struct Logs(Vec<Action>);
 impl Logs {
     /// The number of an entry; none for a rule that tells nothing.
     pub(super) fn add(&mut self, rule: Option<Rule>) -> Option<u32> {
-        self.0.push(rule?.action?);
+        self.add_action(rule?.action)
+    }
+
+    pub(super) fn add_action(&mut self, action: Option<Action>) -> Option<u32> {
+        self.0.push(action?);
         u32::try_from(self.0.len() - 1).ok()
     }
 
-    fn get(&self, number: u32) -> Option<&Action> {
+    pub(super) fn get(&self, number: u32) -> Option<&Action> {
         self.0.get(number as usize)
     }
 }

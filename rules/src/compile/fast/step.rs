@@ -121,7 +121,7 @@ pub(super) enum ProtocolTest {
 }
 
 /// Whose addresses a rule is for, as seen by the endpoint: those of the other side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerTest {
     /// In these, if asked for.
     pub(super) nets: Option<AddressSet>,
@@ -134,7 +134,7 @@ pub(super) struct PeerTest {
 }
 
 /// A rule that tables can express.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) peer: PeerTest,
     pub(super) protocol: ProtocolTest,

@@ -7,14 +7,14 @@ use tortie_api::net::IpVersion;
 
 use super::Budget;
 use super::block::{Block, Limits, TooComplex};
-use super::list::{Level, ListKey, Planner};
+use super::list::{self, Level, ListKey, Planner};
 use super::members::{Members, SetNumber, Touched};
 use super::outcome::Palette;
 use super::sets::NamedSets;
 use crate::compile::classic::{Classic, SetChange, type_of};
 use crate::compile::config::Config;
 use crate::compile::names::Direction;
-use crate::graph::model::{Member, SetId, SetKind};
+use crate::graph::model::{Member, PolicyKey, SetId, SetKind};
 use crate::ruleset::Side;
 
 /// A compiled list.
@@ -24,6 +24,8 @@ struct Built {
     blocks: Vec<Block>,
     /// Its chains: its own, those of blocks, those of barriers.
     chains: BTreeSet<String>,
+    /// Policies that can be edited in their block: its number, the section, the place in that.
+    places: BTreeMap<PolicyKey, (usize, usize, usize)>,
 }
 
 /// See the module's documentation.
@@ -37,6 +39,8 @@ pub(super) struct Version {
     /// Lists with blocks that ask for a set.
     askers: FxHashMap<SetNumber, BTreeSet<String>>,
     touched: BTreeMap<SetNumber, Touched>,
+    /// Members of sets that are gone since lists were compiled last.
+    gone: BTreeMap<SetNumber, Touched>,
 }
 
 impl Version {
@@ -49,6 +53,7 @@ impl Version {
             built: BTreeMap::new(),
             askers: FxHashMap::default(),
             touched: BTreeMap::new(),
+            gone: BTreeMap::new(),
         }
     }
 
@@ -84,15 +89,15 @@ impl Version {
         let Touched { hosts, ranges } = self.members.change(number, added, removed);
         if self.askers.contains_key(&number) {
             let touched = self.touched.entry(number).or_default();
-            touched.hosts.extend(hosts);
-            touched.ranges.extend(ranges);
+            touched.extend(Touched { hosts, ranges });
         }
         self.named_sets.change(id, added, removed);
     }
 
     pub(super) fn remove_set(&mut self, id: &SetId) {
-        if let Some(number) = self.members.remove(id) {
-            self.touched.remove(&number);
+        if let Some((number, mut members)) = self.members.remove(id) {
+            members.extend(self.touched.remove(&number).unwrap_or_default());
+            self.gone.insert(number, members);
         }
         self.named_sets.remove(id);
     }
@@ -111,6 +116,49 @@ impl Version {
                 return;
             }
         }
+    }
+
+    /// Edits policies of a list in their blocks. Returns whether that is all: if not, the list must be compiled anew.
+    pub(super) fn edit(
+        &mut self,
+        (name, key): (&str, &ListKey),
+        policies: &BTreeSet<PolicyKey>,
+        classic: &mut Classic,
+    ) -> bool {
+        policies.iter().all(|policy| self.edit_policy((name, key), policy, classic).is_some())
+    }
+
+    fn edit_policy(
+        &mut self,
+        (name, key): (&str, &ListKey),
+        policy: &PolicyKey,
+        classic: &mut Classic,
+    ) -> Option<()> {
+        let rules = classic.policy(policy)?.clone();
+        let steps = list::steps_of(&rules, key.direction, self.ip, classic.config())?;
+        let built = self.built.get_mut(name)?;
+        let (block, section, owner) = *built.places.get(policy)?;
+        // A tier that can change nothing has no section.
+        if steps.is_empty() && !key.denies_behind(policy) {
+            return None;
+        }
+        let left = |set: SetNumber| {
+            let mut left = self.gone.get(&set).cloned().unwrap_or_default();
+            left.extend(self.touched.get(&set).cloned().unwrap_or_default());
+            left
+        };
+        let chains = classic.filter(self.ip);
+        let block = built.blocks.get_mut(block)?;
+        let change = block.edit((section, owner), steps, &left, &self.members, chains).ok()?;
+        for set in change.came {
+            self.askers.entry(set).or_default().insert(name.to_owned());
+        }
+        for set in change.went.into_iter().filter(|set| !built.blocks.iter().any(|b| b.asks_for(*set))) {
+            if let Some(lists) = self.askers.get_mut(&set) {
+                lists.remove(name);
+            }
+        }
+        Some(())
     }
 
     /// Notes the names of blocks that it made, also where it fails then.
@@ -134,7 +182,8 @@ impl Version {
             classic.offer_profile(key.direction, profile);
         }
         let chains = classic.filter(self.ip);
-        let mut built = Built { level, blocks: Vec::new(), chains: BTreeSet::from([name.to_owned()]) };
+        let chain_names = BTreeSet::from([name.to_owned()]);
+        let mut built = Built { level, blocks: Vec::new(), chains: chain_names, places: plan.places };
         for (name, spec) in plan.blocks {
             built.chains.insert(name.clone());
             tried.insert(name.clone());
@@ -154,7 +203,7 @@ impl Version {
         let old = self.built.remove(name);
         self.unlink(name, old.as_ref());
         for set in built.blocks.iter().flat_map(Block::atoms) {
-            self.askers.entry(*set).or_default().insert(name.to_owned());
+            self.askers.entry(set).or_default().insert(name.to_owned());
         }
         let kept: BTreeSet<&str> = built.blocks.iter().map(Block::name).collect();
         let chains = classic.filter(self.ip);
@@ -172,10 +221,10 @@ impl Version {
 
     fn unlink(&mut self, name: &str, old: Option<&Built>) {
         for set in old.into_iter().flat_map(|old| &old.blocks).flat_map(Block::atoms) {
-            if let Some(lists) = self.askers.get_mut(set) {
+            if let Some(lists) = self.askers.get_mut(&set) {
                 lists.remove(name);
                 if lists.is_empty() {
-                    self.askers.remove(set);
+                    self.askers.remove(&set);
                 }
             }
         }
@@ -194,6 +243,7 @@ impl Version {
 
     /// Takes changes of members to the blocks that ask for them. Returns lists that must be compiled anew.
     pub(super) fn take_touched(&mut self, classic: &mut Classic) -> Vec<String> {
+        self.gone.clear();
         let mut by_list: BTreeMap<&String, Vec<SetNumber>> = BTreeMap::new();
         let touched = std::mem::take(&mut self.touched);
         for number in touched.keys() {
@@ -207,12 +257,10 @@ impl Version {
             let blocks = self.built.get_mut(name).into_iter().flat_map(|built| &mut built.blocks);
             for block in blocks {
                 let mut all = Touched::default();
-                for number in numbers.iter().filter(|number| block.atoms().contains(number)) {
-                    let Touched { hosts, ranges } = &touched[number];
-                    all.hosts.extend(hosts);
-                    all.ranges.extend(ranges);
+                for number in numbers.iter().filter(|number| block.asks_for(**number)) {
+                    all.extend(touched[number].clone());
                 }
-                let is_touched = !(all.hosts.is_empty() && all.ranges.is_empty());
+                let is_touched = !all.is_empty();
                 if is_touched && block.touch(&all, &self.members, chains).is_err() {
                     failed.push(name.clone());
                     break;

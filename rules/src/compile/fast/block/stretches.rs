@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Block, TooComplex};
 use crate::compile::fast::members::{Members, SetMembers, SetNumber};
-use crate::compile::fast::step::{AddressSet, last_address, range_of};
+use crate::compile::fast::step::{AddressSet, last_address};
 
 /// Addresses that no network of a block tells apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Block {
         let mut cut = |at: u128, change: Option<(SetNumber, bool)>| {
             marks.entry(at).or_default().extend(change);
         };
-        for rule in &self.rules {
+        for rule in self.rules.values() {
             let peer = &rule.step.step.peer;
             for (first, end) in peer.nets.iter().flat_map(AddressSet::ranges).chain(peer.not_nets.ranges()) {
                 cut(*first, None);
@@ -33,11 +33,8 @@ impl Block {
                 }
             }
         }
-        let mut atoms: Vec<SetNumber> = self.atoms.iter().copied().collect();
-        atoms.sort_unstable();
-        for number in atoms {
-            for net in members.get(number).into_iter().flat_map(SetMembers::nets) {
-                let (first, end) = range_of(net);
+        for number in self.atoms() {
+            for (first, end) in members.get(number).into_iter().flat_map(SetMembers::ranges) {
                 cut(first, Some((number, true)));
                 if end < last {
                     cut(end + 1, Some((number, false)));

@@ -42,7 +42,7 @@ impl Block {
         self.cut(members)?;
         let singles = self.evaluate_stretches(chains)?;
         let mut hosts = singles.singles.clone();
-        for set in self.atoms.iter().filter_map(|number| members.get(*number)) {
+        for set in self.atoms().filter_map(|number| members.get(number)) {
             hosts.extend(set.hosts());
         }
         if hosts.len() > self.limits.elements {
@@ -78,7 +78,7 @@ impl Block {
             hosts.extend(before);
             hosts.extend(singles(&self.stretches));
             for (first, last) in &touched.ranges {
-                let is_ours = |host: &u128| members.sets_of(*host).iter().any(|set| self.atoms.contains(set));
+                let is_ours = |host: &u128| members.sets_of(*host).iter().any(|set| self.asks_for(*set));
                 hosts.extend(members.hosts_in(*first, *last).filter(is_ours));
             }
             self.program(layout, None, chains);

@@ -1,0 +1,121 @@
+//! An edit of one policy of a block: only addresses that a changed rule names are looked at again.
+
+use super::{Block, BlockStep, Rule, RuleKey, TooComplex};
+use crate::compile::chains::Chains;
+use crate::compile::fast::members::{Members, SetNumber, Touched};
+use crate::compile::fast::step::{AddressSet, Step};
+use crate::graph::model::SetId;
+use crate::ruleset::Action;
+
+/// A rule of a policy, and what is told of its decisions.
+pub(in crate::compile::fast) type PlainStep = (Step, Option<Action>);
+
+/// Sets that a block began to ask for, and those that it asks for no more.
+#[derive(Debug, Default)]
+pub(in crate::compile::fast) struct AtomChange {
+    pub(in crate::compile::fast) came: Vec<SetNumber>,
+    pub(in crate::compile::fast) went: Vec<SetNumber>,
+}
+
+impl Block {
+    /// Adds a rule, unless it is for members of a set that is not there: nobody is in it.
+    pub(super) fn add_rule(&mut self, key: RuleKey, step: BlockStep, members: &Members) {
+        let number =
+            |ids: &[SetId]| -> Option<Vec<SetNumber>> { ids.iter().map(|id| members.number(id)).collect() };
+        let Some(sets) = number(&step.step.peer.sets) else { return };
+        let not_sets: Vec<SetNumber> =
+            step.step.peer.not_sets.iter().filter_map(|id| members.number(id)).collect();
+        for set in sets.iter().chain(&not_sets) {
+            *self.atoms.entry(*set).or_insert(0) += 1;
+        }
+        match sets.first() {
+            Some(first) => self.by_set.entry(*first).or_default().push(key),
+            None => {
+                self.free.insert(key);
+            }
+        }
+        self.rules.insert(key, Rule { step, sets, not_sets });
+    }
+
+    fn remove_rule(&mut self, key: RuleKey) -> Option<Rule> {
+        let rule = self.rules.remove(&key)?;
+        for set in rule.sets.iter().chain(&rule.not_sets) {
+            if let Some(times) = self.atoms.get_mut(set) {
+                *times -= 1;
+                if *times == 0 {
+                    self.atoms.remove(set);
+                }
+            }
+        }
+        self.free.remove(&key);
+        if let Some(keys) = rule.sets.first().and_then(|first| self.by_set.get_mut(first)) {
+            keys.retain(|of| *of != key);
+        }
+        Some(rule)
+    }
+
+    /// Puts other rules in the place of a policy's. `left` tells who was in a set until now.
+    pub(in crate::compile::fast) fn edit(
+        &mut self,
+        (section, owner): (usize, usize),
+        steps: Vec<PlainStep>,
+        left: &dyn Fn(SetNumber) -> Touched,
+        members: &Members,
+        chains: &mut Chains,
+    ) -> Result<AtomChange, TooComplex> {
+        let asked_for_sets = !self.atoms.is_empty();
+        let keys: Vec<RuleKey> =
+            self.rules.range((section, owner, 0)..(section, owner + 1, 0)).map(|(key, _)| *key).collect();
+        let old: Vec<Rule> = keys.into_iter().filter_map(|key| self.remove_rule(key)).collect();
+        let log_of = |rule: &Rule| rule.step.log.and_then(|log| self.spec.logs.get(log));
+        let is_same =
+            |rule: &Rule, (step, log): &PlainStep| rule.step.step == *step && log_of(rule) == log.as_ref();
+        let head = old.iter().zip(&steps).take_while(|(rule, step)| is_same(rule, step)).count();
+        let rest = old[head..].iter().rev().zip(steps[head..].iter().rev());
+        let tail = rest.take_while(|(rule, step)| is_same(rule, step)).count();
+        let (old_end, new_end) = (old.len() - tail, steps.len() - tail);
+        for (index, (step, log)) in steps.into_iter().enumerate() {
+            let log = self.spec.logs.add_action(log);
+            self.add_rule((section, owner, index), BlockStep { step, log, owner }, members);
+        }
+        let key = |index: usize| (section, owner, index);
+        let new = (head..new_end).filter_map(|index| self.rules.get(&key(index)));
+        let changed: Vec<&Rule> = old[head..old_end].iter().chain(new).collect();
+        let touched = concerned(&changed, left, members);
+        let mut sets: Vec<SetNumber> =
+            changed.iter().flat_map(|rule| rule.sets.iter().chain(&rule.not_sets)).copied().collect();
+        sets.sort_unstable();
+        sets.dedup();
+        let (came, went) = sets.into_iter().partition(|set| self.atoms.contains_key(set));
+        self.known.clear();
+        // With the first set comes the map of single addresses, and with the last it goes.
+        let has_same_maps = asked_for_sets != self.atoms.is_empty();
+        match touched.filter(|_| has_same_maps) {
+            Some(touched) => self.touch(&touched, members, chains)?,
+            None => self.make_tables(members, chains)?,
+        }
+        Ok(AtomChange { came, went })
+    }
+}
+
+/// Whom some rules may be for; nothing where that may be everybody.
+fn concerned(rules: &[&Rule], left: &dyn Fn(SetNumber) -> Touched, members: &Members) -> Option<Touched> {
+    let mut touched = Touched::default();
+    for rule in rules {
+        let peer = &rule.step.step.peer;
+        // Where networks begin and end the address space is cut anew.
+        touched.ranges.extend(peer.nets.iter().flat_map(AddressSet::ranges));
+        touched.ranges.extend(peer.not_nets.ranges());
+        if rule.sets.is_empty() && peer.nets.is_none() {
+            return None;
+        }
+        // Of all its sets: what is no longer asked for must be forgotten, too.
+        for set in rule.sets.iter().chain(&rule.not_sets) {
+            touched.extend(left(*set));
+            let Some(members) = members.get(*set) else { continue };
+            touched.hosts.extend(members.hosts());
+            touched.ranges.extend(members.ranges());
+        }
+    }
+    Some(touched)
+}
