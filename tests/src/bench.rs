@@ -61,6 +61,8 @@ pub enum Part {
     Rules,
     /// A node of the size of a real one: 294 policies of 68 rules, 3,708 sets of 70 members, 110 pods.
     Production,
+    /// The same node in nftables mode.
+    Native,
     /// The codec of nf_tables, without an agent.
     NftCodec,
 }
@@ -116,6 +118,10 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
     if options.parts.contains(&Part::NftCodec) {
         tell("the codec of nf_tables");
         report.take(Part::NftCodec, nft_codec::measure());
+    }
+    if options.parts.contains(&Part::Native) {
+        tell("nftables mode: a production node");
+        report.take(Part::Native, production::native::measure(options.starts, options.changes, tell));
     }
     let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start, Part::Rules, Part::Production];
     if with_agent.iter().any(|part| options.parts.contains(part)) {

@@ -3,6 +3,8 @@
 //! The node: 294 policies of 68 rules each over 3,708 sets of 70 members, the sizes that Calico's own benches took
 //! from a production cluster. Every set is a network set; 110 pods are selected by all policies; IPv6 is off.
 
+pub(super) mod native;
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -149,16 +151,21 @@ fn starts_of(scene: &mut Scene, starts: usize) -> anyhow::Result<Vec<Row>> {
         theirs.push(load(scene, &rules, &sets)?);
         scene.tools.flush()?;
     }
+    let node = format!("production node, {}", scene.backend);
+    Ok(starts_rows(Part::Production, &node, "ipset and iptables-restore", &ours, &theirs))
+}
+
+/// Rows about starts on a `node`, beside those of `tools`.
+fn starts_rows(part: Part, node: &str, tools: &str, ours: &[Load], theirs: &[Load]) -> Vec<Row> {
     let row = |what: &str, unit, of: fn(&Load) -> f64| {
-        let what = format!("production node, {}: {what}", scene.backend);
-        let [ours, theirs] = [&ours, &theirs].map(|all| all.iter().map(of).collect());
-        Row::new(Part::Production, what, unit, &ours).beside("ipset and iptables-restore", &theirs)
+        let [ours, theirs] = [ours, theirs].map(|all| all.iter().map(of).collect());
+        Row::new(part, format!("{node}: {what}"), unit, &ours).beside(tools, &theirs)
     };
-    Ok(vec![
+    vec![
         row("start to all applied", Unit::Millis, |l| l.millis),
         row("processor, children included", Unit::Millis, |l| l.cpu_millis),
         row("peak of resident memory", Unit::Mebibytes, |l| l.peak_mebibytes),
-    ])
+    ]
 }
 
 fn start(scene: &mut Scene) -> anyhow::Result<Load> {

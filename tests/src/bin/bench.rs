@@ -15,7 +15,7 @@ use tortie_tests::lab;
 #[derive(Parser)]
 struct Arguments {
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["latency", "calls", "sets", "memory", "start", "rules", "production", "nft-codec"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["latency", "calls", "sets", "memory", "start", "rules", "production", "native", "nft-codec"])]
     parts: Vec<Part>,
     /// iptables back ends; the second is measured for latency, rules and production only.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["nft", "legacy"])]
