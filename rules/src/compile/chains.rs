@@ -184,6 +184,12 @@ impl Chains {
         self.maps.get(name).map(|entry| entry.content(name))
     }
 
+    /// The keys of a map from one to another, both included.
+    pub(crate) fn keys_in(&self, map: &str, first: Key, last: Key) -> Vec<Key> {
+        let range = self.maps.get(map).map(|entry| entry.elements.range(first..=last));
+        range.into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    }
+
     /// The number of elements of a map.
     pub(crate) fn map_len(&self, name: &str) -> usize {
         self.maps.get(name).map_or(0, |entry| entry.elements.len())

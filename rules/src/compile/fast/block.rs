@@ -1,11 +1,16 @@
 //! A run of rules as tables: from the address of the peer to the row of its class.
 //!
 //! ```text
-//! cali-pl-…   ip saddr vmap @cali-pl-…-h      single addresses: members of sets, and networks of one address
+//! cali-pl-…   set the accept mark
+//!             ip saddr . meta l4proto . th dport vmap @cali-pl-…-c    cells of single addresses with short rows
+//!             ip saddr vmap @cali-pl-…-h      what else these are told, and single addresses with longer rows
 //!             ip saddr 10.0.0.0/8 goto …      networks, if there are few
 //!             ip saddr vmap @cali-pl-…-n      networks, if there are many: disjoint ranges
 //!             goto …                          all other addresses
 //! ```
+//!
+//! Single addresses are members of sets, and networks of one address. The cells of short rows, of a few single ports
+//! that are allowed or dropped, stand in a map of their own, without a chain: see `outcome` for what that is worth.
 //!
 //! Two addresses are in one class if the same rules apply to them. Networks cut the address space into stretches in
 //! which only membership of single addresses still tells them apart; an address that is told what its stretch is told
@@ -29,6 +34,7 @@ use self::stretches::Stretch;
 use super::members::{Members, SetNumber};
 use super::outcome::{End, Logs, Outcome, Palette};
 use super::row::{Decision, Row, RowBuilder};
+use super::row_chain::ShortRow;
 use super::step::{ProtocolTest, Step};
 use crate::compile::chains::Chains;
 use crate::ruleset::{Side, Verdict};
@@ -104,6 +110,8 @@ pub(super) struct BlockSpec {
     /// It is a part of a section: what is passed on leaves it marked so.
     pub(super) is_part: bool,
     pub(super) logs: Logs,
+    /// For people.
+    pub(super) title: String,
 }
 
 /// The place of a rule: section, owner, and place among the owner's. The first match wins.
@@ -120,8 +128,16 @@ struct Rule {
 /// Sets that hold an address, sorted.
 type Present = SmallVec<[SetNumber; 4]>;
 
-/// A row and the verdict that leads to it.
-type Known = Arc<(Row<Outcome>, Verdict)>;
+/// What a class is told.
+#[derive(Debug)]
+struct Class {
+    row: Row<Outcome>,
+    /// What leads to the row's chain, or the one thing that the row says.
+    verdict: Verdict,
+    short: Option<ShortRow>,
+}
+
+type Known = Arc<Class>;
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -347,7 +347,8 @@ impl<'a> Planner<'a> {
         } else {
             Outcome { end: End::Undecided, logs: Vec::new() }
         };
-        self.add_block(BlockSpec { sections, rest, is_part: false, logs })
+        let title = self.key.title();
+        self.add_block(BlockSpec { sections, rest, is_part: false, logs, title })
     }
 
     fn add_block(&mut self, spec: BlockSpec) -> String {
@@ -404,7 +405,8 @@ impl<'a> Planner<'a> {
                 let mut logs = Logs::default();
                 let sections = vec![self.section(part, run, false, &mut logs)];
                 let rest = Outcome { end: End::Undecided, logs: Vec::new() };
-                self.add_block(BlockSpec { sections, rest, is_part: true, logs })
+                let title = part.title.clone();
+                self.add_block(BlockSpec { sections, rest, is_part: true, logs, title })
             };
             self.ask(target);
         }

@@ -1,7 +1,12 @@
 //! What a packet is told at the end: verdicts of maps, and the chains that do what a verdict alone cannot.
 //!
-//! A verdict of a map cannot write the mark. So what is allowed goes to a chain that sets the accept mark, and from
-//! its end back to who jumped into the list of policies, as after the chains of `classic`.
+//! A verdict of a map cannot write the mark. So a block sets the accept mark before it looks anything up: what is
+//! allowed just returns to who jumped into the list, what is denied is dropped, and all else goes to a chain that
+//! takes the mark back. Every chain that can be reached ends in a rule for all packets, so none returns by accident.
+//!
+//! That most verdicts lead to no chain is worth more than a step: with each new element that leads to one, the kernel
+//! follows every element of every map of the table (measured: 15 ms and more for one element beside 100,000, against
+//! 0.02 ms for one that drops).
 
 use std::sync::Arc;
 
@@ -27,13 +32,13 @@ pub(super) fn digest_name(prefix: &str, text: &str) -> String {
 /// What policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum End {
-    /// The accept mark, and back to who jumped into the list.
+    /// Back to who jumped into the list, with the accept mark.
     Allow,
     /// Dropped or rejected.
     Deny,
     /// The pass mark, and back to the chain of the list.
     Pass,
-    /// Back to the chain of the list.
+    /// Back to the chain of the list, with neither mark.
     Undecided,
 }
 
@@ -86,10 +91,15 @@ impl Palette {
         }
     }
 
+    /// What stands before the lookups of a block.
+    pub(super) fn start(&self) -> Rule {
+        Rule::always(Action::SetMark(self.accept))
+    }
+
     /// The verdict, with the chain that it leads to, if any, in place.
     pub(super) fn verdict(&self, outcome: &Outcome, logs: &Logs, chains: &mut Chains) -> Verdict {
         match (outcome.end, outcome.logs.is_empty()) {
-            (End::Undecided, true) => return Verdict::Return,
+            (End::Allow, true) => return Verdict::Return,
             (End::Deny, true) if self.is_drop => return Verdict::Drop,
             _ => {}
         }
@@ -97,29 +107,34 @@ impl Palette {
             outcome.logs.iter().filter_map(|log| logs.get(*log)).cloned().map(Rule::always).collect();
         let name = if rules.is_empty() {
             match outcome.end {
-                End::Allow => "cali-allow",
                 End::Pass => "cali-pass",
-                End::Deny | End::Undecided => "cali-deny",
+                End::Undecided => "cali-undecided",
+                End::Deny | End::Allow => "cali-deny",
             }
             .to_owned()
         } else {
             digest_name("cali-r-", &format!("{:?} {:?} {rules:?}", outcome.end, self.deny))
         };
+        let Self { accept, pass, .. } = *self;
         chains.intern(&name, || {
             rules.extend(match outcome.end {
-                End::Allow => Some(Rule::always(Action::SetMark(self.accept)).comment("Policy allows")),
-                End::Pass => Some(Rule::always(Action::SetMark(self.pass)).comment("Policy passes on")),
+                End::Allow => None,
+                End::Pass => Some(Rule::always(Action::SetMaskedMark { value: pass, mask: accept | pass })),
                 End::Deny => Some(Rule::always(self.deny.clone()).comment("Policy denies")),
-                End::Undecided => None,
+                End::Undecided => Some(Rule::always(Action::ClearMark(accept))),
             });
             rules
         });
         Verdict::Goto(Arc::from(name))
     }
 
+    /// A row in terms of verdicts, with the chains that these lead to in place.
+    pub(super) fn verdicts(&self, row: &Row<Outcome>, logs: &Logs, chains: &mut Chains) -> Row<Verdict> {
+        row.map(&mut |outcome| self.verdict(outcome, logs, chains))
+    }
+
     /// The verdict for a row, with the chains and maps that it needs in place.
-    pub(super) fn row_verdict(&self, row: &Row<Outcome>, logs: &Logs, chains: &mut Chains) -> Verdict {
-        let row = row.map(&mut |outcome| self.verdict(outcome, logs, chains));
-        if row.is_constant() { row.others } else { row_chain::intern(&row, self.lookups, chains) }
+    pub(super) fn row_verdict(&self, row: &Row<Verdict>, chains: &mut Chains) -> Verdict {
+        if row.is_constant() { row.others.clone() } else { row_chain::intern(row, self.lookups, chains) }
     }
 }

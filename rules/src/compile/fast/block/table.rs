@@ -7,15 +7,23 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::stretches::{Stretch, networks};
-use super::{Block, Known, Limits, Present, TooComplex};
+use super::{Block, Class, Known, Limits, Present, TooComplex};
 use crate::compile::chains::Chains;
 use crate::compile::fast::members::{Members, Touched};
-use crate::compile::fast::row_chain::{action, has_map, look_up};
+use crate::compile::fast::row_chain::{ShortRow, action, has_map, look_up, short};
 use crate::compile::fast::step::{address, last_address};
 use crate::ruleset::{Action, Chain, Key, KeyField, MapType, Match, Rule, Verdict};
 
 /// Networks that are asked one by one rather than looked up.
 const FEW_NETWORKS: usize = 4;
+
+/// The elements of an address.
+struct Elements {
+    address: Key,
+    /// What it is told beside its cells, if that is not what its surroundings are told.
+    otherwise: Option<Verdict>,
+    cells: Vec<(Key, Verdict)>,
+}
 
 /// How networks are asked for.
 struct Layout {
@@ -28,9 +36,9 @@ struct Layout {
 }
 
 impl Block {
-    /// The names of the maps of a block: single addresses, ranges of addresses.
-    pub(in crate::compile::fast) fn maps_of(name: &str) -> [String; 2] {
-        ["h", "n"].map(|suffix| format!("{name}-{suffix}"))
+    /// The names of the maps of a block: cells of single addresses, single addresses, ranges of addresses.
+    pub(in crate::compile::fast) fn maps_of(name: &str) -> [String; 3] {
+        ["c", "h", "n"].map(|suffix| format!("{name}-{suffix}"))
     }
 
     /// Makes chain and maps from nothing.
@@ -48,10 +56,14 @@ impl Block {
         if hosts.len() > self.limits.elements {
             return Err(TooComplex);
         }
-        let mut elements = BTreeMap::new();
+        let mut elements = [BTreeMap::new(), BTreeMap::new()];
         for host in hosts {
-            let (key, verdict) = self.element(host, members, chains)?;
-            elements.extend(verdict.map(|verdict| (key, verdict)));
+            let of_host = self.elements(host, members, chains)?;
+            elements[0].extend(of_host.cells);
+            elements[1].extend(of_host.otherwise.map(|verdict| (of_host.address, verdict)));
+        }
+        if elements[0].len().max(elements[1].len()) > self.limits.elements {
+            return Err(TooComplex);
         }
         self.program(singles, Some(elements), chains);
         Ok(())
@@ -67,12 +79,12 @@ impl Block {
         self.work = 0;
         let mut hosts: BTreeSet<u128> = touched.hosts.iter().copied().collect();
         if !touched.ranges.is_empty() {
-            let default = self.default.as_ref().map(|known| known.1.clone());
+            let default = self.default.as_ref().map(|known| known.verdict.clone());
             let before: BTreeSet<u128> = singles(&self.stretches).collect();
             self.cut(members)?;
             self.known.clear();
             let layout = self.evaluate_stretches(chains)?;
-            if self.default.as_ref().map(|known| &known.1) != default.as_ref() {
+            if self.default.as_ref().map(|known| &known.verdict) != default.as_ref() {
                 return self.make_tables(members, chains);
             }
             hosts.extend(before);
@@ -83,32 +95,67 @@ impl Block {
             }
             self.program(layout, None, chains);
         }
-        let [map, _] = Self::maps_of(&self.name);
+        let [cells, map, _] = Self::maps_of(&self.name);
         for host in hosts {
-            let (key, verdict) = self.element(host, members, chains)?;
-            chains.set_element(&map, key, verdict);
+            let of_host = self.elements(host, members, chains)?;
+            let of_address = address(self.version, host);
+            let first = Key::AddressProtocolPort(of_address, 0, 0);
+            let last = Key::AddressProtocolPort(of_address, u8::MAX, u16::MAX);
+            for key in chains.keys_in(&cells, first, last) {
+                if !of_host.cells.iter().any(|(cell, _)| *cell == key) {
+                    chains.set_element(&cells, key, None);
+                }
+            }
+            for (key, verdict) in of_host.cells {
+                chains.set_element(&cells, key, Some(verdict));
+            }
+            chains.set_element(&map, of_host.address, of_host.otherwise);
         }
-        if chains.map_len(&map) > self.limits.elements { Err(TooComplex) } else { Ok(()) }
+        let elements = chains.map_len(&map).max(chains.map_len(&cells));
+        if elements > self.limits.elements { Err(TooComplex) } else { Ok(()) }
     }
 
-    /// The element of an address; no verdict if it needs none.
-    fn element(
+    /// The elements of an address.
+    fn elements(
         &mut self,
         host: u128,
         members: &Members,
         chains: &mut Chains,
-    ) -> Result<(Key, Option<Verdict>), TooComplex> {
+    ) -> Result<Elements, TooComplex> {
         let stretch = self.stretch_of(host);
         let present = self.present(&self.stretches[stretch], members, host);
         let known = self.known_of(stretch, present, chains)?;
         let at = self.emitted.partition_point(|(first, ..)| *first <= host);
         let emitted = at.checked_sub(1).map(|at| &self.emitted[at]).filter(|(_, last, _)| *last >= host);
-        let otherwise = emitted.map(|(.., v)| v).or(self.default.as_ref().map(|known| &known.1));
-        let verdict = (otherwise != Some(&known.1)).then(|| known.1.clone());
-        Ok((Key::Address(address(self.version, host)), verdict))
+        let behind = emitted.map(|(.., v)| v).or(self.default.as_ref().map(|known| &known.verdict));
+        let of_address = address(self.version, host);
+        let mut elements = Elements { address: Key::Address(of_address), otherwise: None, cells: Vec::new() };
+        if behind == Some(&known.verdict) {
+            return Ok(elements);
+        }
+        if let Some(ShortRow { cells, otherwise }) = &known.short {
+            let cell = |(protocol, port, verdict): &(u8, u16, Verdict)| {
+                (Key::AddressProtocolPort(of_address, *protocol, *port), verdict.clone())
+            };
+            elements.cells = cells.iter().map(cell).collect();
+            elements.otherwise = Some(otherwise.clone()).filter(|verdict| behind != Some(verdict));
+            self.ensure(elements.otherwise.as_ref(), &known, chains);
+        } else {
+            elements.otherwise = Some(known.verdict.clone());
+            self.ensure(Some(&known.verdict), &known, chains);
+        }
+        Ok(elements)
     }
 
-    /// What a class is told, with its chains in place.
+    /// Puts the chains of a class in place again, where nobody has referred to them meanwhile.
+    fn ensure(&self, verdict: Option<&Verdict>, known: &Known, chains: &mut Chains) {
+        if verdict.and_then(Verdict::target).is_some_and(|chain| !chains.has(chain)) {
+            let row = self.palette.verdicts(&known.row, &self.spec.logs, chains);
+            self.palette.row_verdict(&row, chains);
+        }
+    }
+
+    /// What a class is told. Its chains may have been forgotten again, unless it is new.
     fn known_of(
         &mut self,
         stretch: usize,
@@ -118,14 +165,11 @@ impl Block {
         self.work += 1;
         let key = (stretch, present);
         if let Some(known) = self.known.get(&key) {
-            // Nobody may have referred to the chain meanwhile.
-            if known.1.target().is_some_and(|chain| !chains.has(chain)) {
-                self.palette.row_verdict(&known.0, &self.spec.logs, chains);
-            }
             return Ok(known.clone());
         }
         let row = self.row(stretch, &key.1)?;
-        let verdict = self.palette.row_verdict(&row, &self.spec.logs, chains);
+        let verdicts = self.palette.verdicts(&row, &self.spec.logs, chains);
+        let verdict = self.palette.row_verdict(&verdicts, chains);
         if self.rows.insert(verdict.clone()) {
             self.cells += row.cells();
             self.mapped += usize::from(has_map(&row));
@@ -134,7 +178,7 @@ impl Block {
         if self.rows.len() > rows || self.cells > cells || self.mapped > maps {
             return Err(TooComplex);
         }
-        let known = Arc::new((row, verdict));
+        let known = Arc::new(Class { row, verdict, short: short(&verdicts) });
         self.known.insert(key, known.clone());
         Ok(known)
     }
@@ -147,8 +191,9 @@ impl Block {
             let stretch = &self.stretches[place];
             let (size, present) = (stretch.last - stretch.first, Present::from_slice(&stretch.sets));
             let known = self.known_of(place, present, chains)?;
-            let covered = coverage.entry(known.1.clone()).or_insert((0, place));
+            let covered = coverage.entry(known.verdict.clone()).or_insert((0, place));
             covered.0 = covered.0.saturating_add(size.saturating_add(1));
+            self.ensure(Some(&known.verdict), &known, chains);
             of_stretches.push(known);
         }
         let widest = coverage.into_values().max_by_key(|(size, place)| (*size, std::cmp::Reverse(*place)));
@@ -159,17 +204,17 @@ impl Block {
 
     /// Neighbours that are told the same are one range; those that are told the default are none.
     fn lay_out(&mut self) -> Layout {
-        let default = self.default.as_ref().map(|known| &known.1);
+        let default = self.default.as_ref().map(|known| &known.verdict);
         let mut ranges: Vec<(u128, u128, Verdict)> = Vec::new();
         for (stretch, known) in self.stretches.iter().zip(&self.of_stretches) {
-            if default == Some(&known.1) {
+            if default == Some(&known.verdict) {
                 continue;
             }
             match ranges.last_mut() {
-                Some((_, last, verdict)) if *verdict == known.1 && *last + 1 == stretch.first => {
+                Some((_, last, verdict)) if *verdict == known.verdict && *last + 1 == stretch.first => {
                     *last = stretch.last;
                 }
-                _ => ranges.push((stretch.first, stretch.last, known.1.clone())),
+                _ => ranges.push((stretch.first, stretch.last, known.verdict.clone())),
             }
         }
         let width = self.width();
@@ -195,16 +240,20 @@ impl Block {
     }
 
     /// Puts the maps and the chain in place.
-    fn program(&self, layout: Layout, elements: Option<BTreeMap<Key, Verdict>>, chains: &mut Chains) {
+    fn program(&self, layout: Layout, elements: Option<[BTreeMap<Key, Verdict>; 2]>, chains: &mut Chains) {
         let key = || vec![KeyField::Address(self.side)];
-        let [hosts, nets] = Self::maps_of(&self.name);
-        let mut rules = Vec::new();
+        let [cells, hosts, nets] = Self::maps_of(&self.name);
+        let mut rules = vec![self.palette.start().comment(self.spec.title.clone())];
         // With sets that may get members there is always a map for them.
         if !self.atoms.is_empty() || !layout.singles.is_empty() {
+            chains.want_map(&cells, MapType::AddressProtocolPort);
             chains.want_map(&hosts, MapType::Address);
-            if let Some(elements) = elements {
-                chains.set_elements(&hosts, elements);
+            if let Some([of_cells, of_hosts]) = elements {
+                chains.set_elements(&cells, of_cells);
+                chains.set_elements(&hosts, of_hosts);
             }
+            let cell = vec![KeyField::Address(self.side), KeyField::Protocol, KeyField::DestinationPort];
+            rules.push(look_up(Vec::new(), cell, &cells));
             rules.push(look_up(Vec::new(), key(), &hosts));
         }
         for (first, last, verdict) in layout.rules {
@@ -220,7 +269,7 @@ impl Block {
             chains.set_elements(&nets, layout.ranges.into_iter().map(range).collect());
             rules.push(look_up(Vec::new(), key(), &nets));
         }
-        let rest = self.default.as_ref().map_or(Action::Drop, |known| action(&known.1));
+        let rest = self.default.as_ref().map_or(Action::Drop, |known| action(&known.verdict));
         rules.push(Rule::always(rest));
         let uses = |map: &String| rules.iter().any(|rule| looks_into(rule, map));
         let unused: Vec<String> = Self::maps_of(&self.name).into_iter().filter(|map| !uses(map)).collect();
