@@ -6,22 +6,26 @@
 //! port, computed here, first match first. Rows that are equal are one chain, whatever lists they come from.
 //!
 //! ```text
-//! cali-FORWARD ─jump► cali-to-wl-dispatch ─goto► cali-pl-… ─goto► cali-row-… ─goto► cali-allow
-//!                     interface                  address          protocol, port    accept mark
+//! cali-FORWARD ─jump► cali-to-wl-dispatch ─goto► cali-pl-… ──────────► allowed: return, with the accept mark
+//!                     interface                  address, port  └goto► cali-row-…  where there are more cells
 //! ```
 //!
 //! The junction with the rest is that of `classic`: who jumps into dispatch gets back what policy allows, with the
-//! accept mark set, and nothing else. All ways from there are `goto`, so the end of `cali-allow` is the way back.
+//! accept mark set, and nothing else. All ways from there on are `goto`, so one return leads back. With limits of an
+//! endpoint and a list in pieces chains nest nine deep, of sixteen that the kernel follows.
 //!
 //! What tables cannot express stays a rule (see `list`); what would grow beyond measure falls back ([`Budget`]): a
 //! list whose pieces between barriers are too complex is compiled with whole tiers only, then policy by policy in the
-//! chains of `classic`. It is tried again when its policies change.
+//! chains of `classic`. It is tried again when its policies change. Which lists fall back for want of elements depends
+//! on which came first; all else is the same for the same cluster, whatever was before.
 //!
 //! Changes cost what they touch: members that come and go change their elements in the blocks that ask for their set;
-//! an edit of a policy compiles the lists that hold it, and what comes out the same is no change.
+//! an edit of a policy looks again at those whom the changed rules name, in the lists that hold it. What comes out the
+//! same is no change.
 
 mod block;
 mod dispatch;
+mod key;
 mod list;
 mod members;
 mod outcome;
@@ -40,7 +44,7 @@ use tortie_api::policy::Action;
 use tortie_api::qos::Limits as QosLimits;
 
 pub use self::block::Limits;
-use self::list::ListKey;
+use self::key::ListKey;
 use self::version::Version;
 use super::chains::Change;
 use super::classic::{Classic, SetChange, TableContent};

@@ -17,14 +17,13 @@
 //! Where the whole list is one block, as most are, it is the list's chain itself, and no mark is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tortie_api::net::IpVersion;
-use tortie_api::policy::DefaultAction;
 
 use super::block::{BlockSpec, BlockStep, PlainStep, Section, SectionEnd};
-use super::outcome::{End, Logs, Outcome, digest_name};
+use super::key::{ListKey, Tier};
+use super::outcome::{End, Logs, Outcome};
 use super::step::{Shape, shape};
 use crate::compile::classic::Classic;
 use crate::compile::config::Config;
@@ -32,7 +31,7 @@ use crate::compile::endpoint::deny_word;
 use crate::compile::flowlog::{self, Place};
 use crate::compile::names::{self, Direction};
 use crate::compile::rule::{self, Owner, deny};
-use crate::graph::model::{LocalEndpoint, PolicyKey, PolicyRules, RuleSpec, TierPolicies};
+use crate::graph::model::{PolicyKey, PolicyRules, RuleSpec};
 use crate::ruleset::{Action, Chain, Match, Rule};
 
 /// Blocks in one list. With more, tiers with barriers are asked policy by policy.
@@ -47,88 +46,6 @@ pub(super) enum Level {
     Whole,
     /// What stands between barriers too.
     Pieces,
-}
-
-/// What makes two lists the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ListKey {
-    pub(super) direction: Direction,
-    tiers: Vec<Tier>,
-    pub(super) profiles: Vec<Arc<str>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Tier {
-    name: Arc<str>,
-    denies: bool,
-    /// Those that are enforced.
-    policies: Vec<PolicyKey>,
-}
-
-impl ListKey {
-    /// The list of an endpoint. What no packet comes to is no part of it, so that endpoints of many namespaces, which
-    /// differ in their profiles only, share the policies before these. `may_pass` says whether a policy passes packets
-    /// on; of one that is not known it is said, too.
-    pub(super) fn new(
-        endpoint: &LocalEndpoint,
-        direction: Direction,
-        may_pass: impl Fn(&PolicyKey) -> bool,
-    ) -> Self {
-        let tier = |tier: &TierPolicies| {
-            let all = match direction {
-                Direction::Ingress => &tier.ingress,
-                Direction::Egress => &tier.egress,
-            };
-            let policies: Vec<PolicyKey> = all.iter().filter(|p| !p.staged).map(|p| p.key.clone()).collect();
-            let denies = tier.default_action == DefaultAction::Deny;
-            (!all.is_empty()).then(|| Tier { name: tier.name.clone(), denies, policies })
-        };
-        let is_last =
-            |tier: &Tier| tier.denies && !tier.policies.is_empty() && !tier.policies.iter().any(&may_pass);
-        let mut tiers: Vec<Tier> = endpoint.tiers.iter().filter_map(tier).collect();
-        let mut profiles = endpoint.profiles.clone();
-        if let Some(last) = tiers.iter().position(is_last) {
-            tiers.truncate(last + 1);
-            profiles.clear();
-        }
-        Self { direction, tiers, profiles }
-    }
-
-    /// The name of the list's chain. It stays while the content of policies changes.
-    pub(super) fn name(&self) -> String {
-        let mut text = String::from(self.direction.word());
-        for tier in &self.tiers {
-            let _ = write!(text, "\n{} {}", tier.name, tier.denies); // Writing to a String cannot fail.
-            for policy in &tier.policies {
-                let _ = write!(text, "\n {policy}");
-            }
-        }
-        for profile in &self.profiles {
-            let _ = write!(text, "\n{profile}");
-        }
-        digest_name("cali-pl-", &text)
-    }
-
-    /// Whether what the policies of a policy's tier do not decide is denied.
-    pub(super) fn denies_behind(&self, policy: &PolicyKey) -> bool {
-        self.tiers.iter().any(|tier| tier.denies && tier.policies.contains(policy))
-    }
-
-    pub(super) fn policies(&self) -> impl Iterator<Item = &PolicyKey> {
-        self.tiers.iter().flat_map(|tier| &tier.policies)
-    }
-
-    /// For people: tiers with their policies, and profiles.
-    fn title(&self) -> String {
-        let tier = |t: &Tier| {
-            let policies: Vec<String> = t.policies.iter().map(PolicyKey::id).collect();
-            format!("{}: {}", t.name, policies.join(" "))
-        };
-        let tiers = self.tiers.iter().map(tier);
-        let profiles = self.profiles.iter().map(|profile| format!("profile {profile}"));
-        let parts: Vec<String> = tiers.chain(profiles).collect();
-        format!("{} {}", self.direction.word(), parts.join(", "))
-    }
 }
 
 /// What a list becomes.

@@ -7,7 +7,8 @@ use tortie_api::net::IpVersion;
 
 use super::Budget;
 use super::block::{Block, Limits, TooComplex};
-use super::list::{self, Level, ListKey, Planner};
+use super::key::ListKey;
+use super::list::{self, Level, Planner};
 use super::members::{Members, SetNumber, Touched};
 use super::outcome::Palette;
 use super::sets::NamedSets;
