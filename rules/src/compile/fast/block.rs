@@ -161,6 +161,8 @@ pub(super) struct Block {
     of_stretches: Vec<Known>,
     /// What all other addresses are told.
     default: Option<Known>,
+    /// Whether the maps of single addresses are looked into: of cells, of all else.
+    in_use: [bool; 2],
     /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
     emitted: Vec<(u128, u128, Verdict)>,
     known: FxHashMap<(usize, Present), Known>,
@@ -195,6 +197,7 @@ impl Block {
             stretches: Vec::new(),
             of_stretches: Vec::new(),
             default: None,
+            in_use: [false; 2],
             emitted: Vec::new(),
             known: FxHashMap::default(),
             rows: BTreeSet::new(),

@@ -9,7 +9,7 @@
 //!             jump cali-pl-…-0                 block: the tiers before; return if accepted
 //!             clear pass
 //!             if not passed: jump cali-pl-…-1  block: the rules before the barrier; return if accepted
-//!             if not passed: jump cali-pb-…-0  barriers, as classic compiles them; return if accepted
+//!             if not passed: jump cali-pl-…-b0 barriers, as classic compiles them; return if accepted
 //!             if not passed: drop              end of the tier
 //!             goto cali-pl-…-2                 block: all tiers and profiles behind
 //! ```

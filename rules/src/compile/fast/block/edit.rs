@@ -63,7 +63,6 @@ impl Block {
         members: &Members,
         chains: &mut Chains,
     ) -> Result<AtomChange, TooComplex> {
-        let asked_for_sets = !self.atoms.is_empty();
         let keys: Vec<RuleKey> =
             self.rules.range((section, owner, 0)..(section, owner + 1, 0)).map(|(key, _)| *key).collect();
         let old: Vec<Rule> = keys.into_iter().filter_map(|key| self.remove_rule(key)).collect();
@@ -88,9 +87,7 @@ impl Block {
         sets.dedup();
         let (came, went) = sets.into_iter().partition(|set| self.atoms.contains_key(set));
         self.known.clear();
-        // With the first set comes the map of single addresses, and with the last it goes.
-        let has_same_maps = asked_for_sets != self.atoms.is_empty();
-        match touched.filter(|_| has_same_maps) {
+        match touched {
             Some(touched) => self.touch(&touched, members, chains)?,
             None => self.make_tables(members, chains)?,
         }

@@ -65,8 +65,19 @@ impl Block {
         if elements[0].len().max(elements[1].len()) > self.limits.elements {
             return Err(TooComplex);
         }
-        self.program(singles, Some(elements), chains);
+        self.want_maps(chains);
+        for (map, elements) in Self::maps_of(&self.name).iter().zip(elements) {
+            chains.set_elements(map, elements);
+        }
+        self.program(singles, chains);
         Ok(())
+    }
+
+    /// The maps of single addresses, which may stay empty and out of use.
+    fn want_maps(&self, chains: &mut Chains) {
+        let [cells, hosts, _] = Self::maps_of(&self.name);
+        chains.want_map(&cells, MapType::AddressProtocolPort);
+        chains.want_map(&hosts, MapType::Address);
     }
 
     /// Takes a change of members. What cannot be told from these is made anew.
@@ -77,13 +88,14 @@ impl Block {
         chains: &mut Chains,
     ) -> Result<(), TooComplex> {
         self.work = 0;
+        let mut layout = None;
         let mut hosts: BTreeSet<u128> = touched.hosts.iter().copied().collect();
         if !touched.ranges.is_empty() {
             let default = self.default.as_ref().map(|known| known.verdict.clone());
             let before: BTreeSet<u128> = singles(&self.stretches).collect();
             self.cut(members)?;
             self.known.clear();
-            let layout = self.evaluate_stretches(chains)?;
+            layout = Some(self.evaluate_stretches(chains)?);
             if self.default.as_ref().map(|known| &known.verdict) != default.as_ref() {
                 return self.make_tables(members, chains);
             }
@@ -93,8 +105,8 @@ impl Block {
                 let is_ours = |host: &u128| members.sets_of(*host).iter().any(|set| self.asks_for(*set));
                 hosts.extend(members.hosts_in(*first, *last).filter(is_ours));
             }
-            self.program(layout, None, chains);
         }
+        self.want_maps(chains);
         let [cells, map, _] = Self::maps_of(&self.name);
         for host in hosts {
             let of_host = self.elements(host, members, chains)?;
@@ -111,8 +123,24 @@ impl Block {
             }
             chains.set_element(&map, of_host.address, of_host.otherwise);
         }
+        // With its first element a map comes into use, and with its last it goes out of it.
+        if layout.is_some() || self.in_use != self.filled(chains) {
+            let layout = layout.unwrap_or_else(|| self.lay_out());
+            self.program(layout, chains);
+        }
         let elements = chains.map_len(&map).max(chains.map_len(&cells));
+        for (map, is_used) in [cells, map].iter().zip(self.in_use) {
+            if !is_used {
+                chains.remove_map(map);
+            }
+        }
         if elements > self.limits.elements { Err(TooComplex) } else { Ok(()) }
+    }
+
+    /// Whether the maps of single addresses have elements.
+    fn filled(&self, chains: &Chains) -> [bool; 2] {
+        let [cells, hosts, _] = Self::maps_of(&self.name);
+        [cells, hosts].map(|map| chains.map_len(&map) > 0)
     }
 
     /// The elements of an address.
@@ -239,21 +267,17 @@ impl Block {
         last_address(self.version).count_ones()
     }
 
-    /// Puts the maps and the chain in place.
-    fn program(&self, layout: Layout, elements: Option<[BTreeMap<Key, Verdict>; 2]>, chains: &mut Chains) {
+    /// Puts the chain in place, and the map of ranges. Those of single addresses have their elements.
+    fn program(&mut self, layout: Layout, chains: &mut Chains) {
         let key = || vec![KeyField::Address(self.side)];
         let [cells, hosts, nets] = Self::maps_of(&self.name);
         let mut rules = vec![self.palette.start().comment(self.spec.title.clone())];
-        // With sets that may get members there is always a map for them.
-        if !self.atoms.is_empty() || !layout.singles.is_empty() {
-            chains.want_map(&cells, MapType::AddressProtocolPort);
-            chains.want_map(&hosts, MapType::Address);
-            if let Some([of_cells, of_hosts]) = elements {
-                chains.set_elements(&cells, of_cells);
-                chains.set_elements(&hosts, of_hosts);
-            }
+        self.in_use = self.filled(chains);
+        if self.in_use[0] {
             let cell = vec![KeyField::Address(self.side), KeyField::Protocol, KeyField::DestinationPort];
             rules.push(look_up(Vec::new(), cell, &cells));
+        }
+        if self.in_use[1] {
             rules.push(look_up(Vec::new(), key(), &hosts));
         }
         for (first, last, verdict) in layout.rules {
