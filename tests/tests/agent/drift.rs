@@ -11,6 +11,16 @@ use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB};
 use crate::watch::Watch;
 
 pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = crate::on(
+        &[Backend::Native],
+        "drift",
+        &[("a_hundred_foreign_flushes_are_mended_in_one_transaction_each", native_flushes)],
+    );
+    trials.extend(of_iptables());
+    trials
+}
+
+fn of_iptables() -> Vec<Trial> {
     crate::on_both(
         "drift",
         &[
@@ -58,6 +68,43 @@ fn flushes(backend: Backend) -> Outcome {
     times.sort_unstable();
     // For a person to read; reading the kernel to see it is most of it.
     eprintln!("seen mended after {:?} (median), {:?} (worst) of 100", times[50], times[99]);
+    scene.expect(&SHOP)?;
+    open.end()
+}
+
+/// The table of nftables mode, or parts of it, emptied, deleted and added to.
+fn native_flushes(backend: Backend) -> Outcome {
+    let mut scene = shop::stocked(backend)?;
+    scene.set_env("FELIX_NFTABLESREFRESHINTERVAL", "3600");
+    scene.run(NODE, "nft add table ip foreign")?;
+    scene.start()?;
+    let wanted = scene.kernel(NODE)?;
+    let open = Watch::open(&scene, CLIENT, VAULT)?;
+    let damages = [
+        "flush table ip calico",
+        "delete table ip calico",
+        "flush chain ip calico filter-cali-FORWARD",
+        "insert rule ip calico filter-cali-FORWARD accept",
+        "flush chain ip calico filter-FORWARD",
+        "flush set ip calico cali40all-ipam-pools",
+        "add element ip calico cali40this-host { 192.0.2.1 }",
+        "add chain ip calico stranger",
+        "add set ip calico stranger { type ifname; }",
+        "flush ruleset",
+    ];
+    let mut times = Vec::new();
+    for damage in damages.iter().cycle().take(100) {
+        scene.run(NODE, &format!("nft {damage}"))?;
+        let begun = Instant::now();
+        scene.expect_kernel(NODE, &wanted).map_err(|e| format!("after {damage}: {e:?}"))?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let counters = scene.status(NODE)?.counters;
+    eprintln!(
+        "seen mended after {:?} (median), {:?} (worst) of 100; {} transactions",
+        times[50], times[99], counters.restores
+    );
     scene.expect(&SHOP)?;
     open.end()
 }

@@ -98,9 +98,21 @@ fn named(module: &str, tests: &[Test]) -> Vec<Trial> {
 
 /// Tests that run on both iptables back ends.
 fn on_both(module: &str, tests: &[BackendTest]) -> Vec<Trial> {
-    let both = [Backend::Nft, Backend::Legacy];
+    on(&[Backend::Nft, Backend::Legacy], module, tests)
+}
+
+/// The same in nftables mode as well.
+fn on_all(module: &str, tests: &[BackendTest]) -> Vec<Trial> {
+    on(&[Backend::Nft, Backend::Legacy, Backend::Native], module, tests)
+}
+
+/// Tests that run on these.
+fn on(backends: &[Backend], module: &str, tests: &[BackendTest]) -> Vec<Trial> {
     let trial = |name: &str, test: fn(Backend) -> Outcome, backend: Backend| {
         Trial::test(format!("{module}::{name}::{}", backend.name()), move || test(backend))
     };
-    tests.iter().flat_map(|(name, test)| both.map(|backend| trial(name, *test, backend))).collect()
+    let each = |(name, test): &BackendTest| {
+        backends.iter().map(|backend| trial(name, *test, *backend)).collect::<Vec<_>>()
+    };
+    tests.iter().flat_map(each).collect()
 }

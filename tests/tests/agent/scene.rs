@@ -24,11 +24,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// The node that most tests look at.
 pub(crate) const NODE: &str = "node-1";
 
-/// An iptables back end.
+/// Where rules go: into a back end of iptables, or into tables of nftables' own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     Nft,
     Legacy,
+    Native,
 }
 
 impl Backend {
@@ -36,7 +37,18 @@ impl Backend {
         match self {
             Self::Nft => "nft",
             Self::Legacy => "legacy",
+            Self::Native => "nftables",
         }
+    }
+
+    /// An agent's environment for it.
+    pub(crate) fn env(self) -> [(String, String); 2] {
+        let (mode, backend) = match self {
+            Self::Native => ("Enabled", "Auto"),
+            Self::Nft | Self::Legacy => ("Disabled", self.name()),
+        };
+        [("FELIX_NFTABLESMODE", mode), ("FELIX_IPTABLESBACKEND", backend)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }
 }
 
@@ -54,8 +66,8 @@ impl Scene {
         let lab = builder.build()?;
         let datastore = lab.dir().join("resources");
         fs::create_dir(&datastore)?;
-        let env = [("FELIX_IPTABLESBACKEND", backend.name()), ("FELIX_IPV6SUPPORT", "false")];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let mut env = backend.env().to_vec();
+        env.push(("FELIX_IPV6SUPPORT".to_owned(), "false".to_owned()));
         let options = AgentOptions { datastore: datastore.clone(), env, ..AgentOptions::default() };
         Ok(Self { lab, backend, datastore, options })
     }
@@ -219,7 +231,11 @@ impl Scene {
     /// What a node's kernel holds, in lines that are the same whenever it holds the same.
     pub(crate) fn kernel(&self, node: &str) -> Result<Vec<String>, Failed> {
         let mut all = Vec::new();
-        for program in ["iptables-save", "ip6tables-save"] {
+        if self.backend == Backend::Native {
+            all.extend(native_lines(&self.run(node, "nft list ruleset")?));
+        }
+        let programs = ["iptables-save", "ip6tables-save"].iter().filter(|_| self.backend != Backend::Native);
+        for program in programs {
             let text = self.iptables(node, program)?;
             // In which order tables are listed depends on which was used first.
             let mut tables: Vec<&str> = text.split("\n*").skip(1).collect();
@@ -271,6 +287,36 @@ impl Scene {
         });
         names.next().ok_or_else(|| format!("no set holds {member}:\n{text}").into())
     }
+}
+
+/// What `nft list` prints of Calico's tables, in lines that do not depend on the order in which parts were made.
+pub(crate) fn native_lines(text: &str) -> Vec<String> {
+    let mut parts = BTreeSet::new();
+    let mut table = "";
+    let mut part = String::new();
+    for line in text.lines() {
+        match line.strip_prefix("table ") {
+            Some(name) => table = name.trim_end_matches(" {"),
+            None if !table.ends_with(" calico") || line.starts_with("\tcomment ") => {}
+            None if line == "\t}" => {
+                parts.insert(format!("{table} {}", part.trim()));
+                part.clear();
+            }
+            None => {
+                part.push_str(&without_counts(line));
+                part.push('\n');
+            }
+        }
+    }
+    parts.iter().flat_map(|part| part.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// A rule without what its counter says.
+fn without_counts(line: &str) -> String {
+    let words: Vec<&str> = line.trim().split(' ').collect();
+    let is_count = |at: usize| at > 0 && matches!(words[at - 1], "packets" | "bytes");
+    let words = words.iter().enumerate().map(|(at, word)| if is_count(at) { "0" } else { *word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn without_counters(line: &str) -> &str {

@@ -44,9 +44,29 @@ pub(crate) fn trials() -> Vec<Trial> {
             leftovers::of_nftables,
         )],
     );
+    let native = native.into_iter().chain(crate::on_both(
+        "takeover",
+        &[
+            ("no_packet_goes_astray_when_the_next_agent_uses_nftables_mode", switch::to_native),
+            ("no_packet_goes_astray_when_the_next_agent_leaves_nftables_mode", switch::from_native),
+            (
+                "no_packet_goes_astray_when_the_agent_is_told_to_use_nftables_mode",
+                switch::in_flight_to_native,
+            ),
+            (
+                "no_packet_goes_astray_when_the_agent_is_told_to_leave_nftables_mode",
+                switch::in_flight_from_native,
+            ),
+        ],
+    ));
+    let native = native.chain(crate::on(
+        &[Backend::Native],
+        "takeover",
+        &[("no_packet_goes_astray_while_what_felix_left_in_nftables_mode_is_replaced", leftovers::replaced)],
+    ));
     // Nothing else here needs that program.
     let has_nft = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"].iter().any(|path| Path::new(path).exists());
-    trials.extend(native.into_iter().map(|trial| trial.with_ignored_flag(!has_nft)));
+    trials.extend(native.map(|trial| trial.with_ignored_flag(!has_nft)));
     trials
 }
 

@@ -83,8 +83,7 @@ impl LateEngine {
             is_released: AtomicBool::new(false),
             refusals: AtomicUsize::new(0),
         });
-        let setting = ("FELIX_IPTABLESBACKEND".to_owned(), backend.name().to_owned());
-        let local_layers = vec![from_environment([setting].into_iter())];
+        let local_layers = vec![from_environment(backend.env().into_iter())];
         let (settings, _) = Settings::resolve(&local_layers);
         let shared = Arc::new(Shared::new(Status::default(), settings));
         let (mailbox, inbox) = mailbox()?;

@@ -62,6 +62,34 @@ pub(super) fn of_nftables(backend: Backend) -> Outcome {
     engine.end()
 }
 
+/// The same, where the next agent uses nftables mode itself: it takes the tables over.
+pub(super) fn replaced(native: Backend) -> Outcome {
+    let (mut node, mut fresh) = (Node::new(POLICIES)?, Node::new(POLICIES)?);
+    Probes::prepare(&node)?;
+    for node in [&node, &fresh] {
+        node.write("resources.yaml", &node::read(&format!("{NATIVE}.yaml"))?)?;
+    }
+    fresh.start(Some(native))?;
+    fresh.settle()?;
+    node.netns.check("nft", &["-f", "-"], &node::read(&format!("{NATIVE}.txt"))?)?;
+    let routes = Left::by_felix(POLICIES)?.routes.join("\n") + "\n";
+    node.netns.check("ip", &["-batch", "-"], &routes)?;
+    let probes = Probes::start(&node)?;
+    let begun = Instant::now();
+    node.start(Some(native))?;
+    node.settle()?;
+    eventually("nothing of Felix's", || {
+        let is_gone = tables_of_felix(&node)? == ["ip calico", "ip6 calico"];
+        Ok(is_gone.then_some(()))
+    })?;
+    probes.end(&format!("nftables mode taken over in {:?}", begun.elapsed()))?;
+    // A set that was one of ranges stays one: it is as good.
+    let kind = |lines: Vec<String>| -> Vec<String> {
+        lines.into_iter().filter(|line| !line.contains("flags interval")).collect()
+    };
+    expect_same(&kind(fresh.kernel(native)?), &kind(node.kernel(native)?))
+}
+
 fn tables_of_felix(node: &Node) -> Result<Vec<String>, Failed> {
     let text = node.netns.check("nft", &["list", "tables"], "")?;
     let names = text.lines().filter_map(|line| line.strip_prefix("table "));

@@ -13,7 +13,7 @@ use tortie_api::control::Status;
 use tortie_tests::lab::{Netns, Programs};
 
 use crate::Outcome;
-use crate::scene::{Backend, eventually};
+use crate::scene::{Backend, eventually, native_lines};
 
 /// The state of most tests: two workloads, `web` and `db`, and five policies with rules of every kind.
 pub(crate) const POLICIES: &str = "04-policies";
@@ -227,9 +227,7 @@ impl Node {
         let env = self.file("felix.env")?;
         let settings = env.lines().filter_map(|line| line.split_once('='));
         command.envs(settings.filter(|(name, _)| *name != "FELIX_IPTABLESBACKEND"));
-        if let Some(backend) = backend {
-            command.env("FELIX_IPTABLESBACKEND", backend.name());
-        }
+        command.envs(backend.iter().flat_map(|backend| backend.env()));
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("agent.log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.agent = Some(self.netns.spawn(&mut command)?);
@@ -301,6 +299,9 @@ impl Node {
 
     /// The rules and chains of a back end, without what is the kernel's own.
     pub(crate) fn rules(&self, backend: Backend) -> Result<Vec<String>, Failed> {
+        if backend == Backend::Native {
+            return Ok(native_lines(&self.netns.check("nft", &["list", "ruleset"], "")?));
+        }
         let mut all = Vec::new();
         for program in ["iptables", "ip6tables"] {
             let text = self.netns.check(&format!("{program}-{}-save", backend.name()), &[], "")?;

@@ -12,33 +12,61 @@ use crate::scene::{Backend, eventually};
 fn other(backend: Backend) -> Backend {
     match backend {
         Backend::Nft => Backend::Legacy,
-        Backend::Legacy => Backend::Nft,
+        Backend::Legacy | Backend::Native => Backend::Nft,
     }
 }
 
 /// An agent goes, and the next one uses this back end.
 pub(super) fn at_a_restart(to: Backend) -> Outcome {
+    restart(other(to), to)
+}
+
+/// An agent of nftables mode goes, and the next one uses iptables.
+pub(super) fn from_native(to: Backend) -> Outcome {
+    restart(Backend::Native, to)
+}
+
+/// The next one uses nftables mode.
+pub(super) fn to_native(from: Backend) -> Outcome {
+    restart(from, Backend::Native)
+}
+
+fn restart(from: Backend, to: Backend) -> Outcome {
     let mut node = Node::new(POLICIES)?;
     Probes::prepare(&node)?;
-    node.start(Some(other(to)))?;
+    node.start(Some(from))?;
     node.settle()?;
     let probes = Probes::start(&node)?;
     let begun = Instant::now();
     node.start(Some(to))?;
-    finish(&node, to, probes, begun, "restarted")
+    finish(&node, (from, to), probes, begun, "restarted")
 }
 
 /// The agent that runs is told to use this back end.
 pub(super) fn in_flight(to: Backend) -> Outcome {
+    change(other(to), to)
+}
+
+/// The agent that runs in nftables mode is told to use iptables.
+pub(super) fn in_flight_from_native(to: Backend) -> Outcome {
+    change(Backend::Native, to)
+}
+
+/// The agent that runs is told to use nftables mode.
+pub(super) fn in_flight_to_native(from: Backend) -> Outcome {
+    change(from, Backend::Native)
+}
+
+fn change(from: Backend, to: Backend) -> Outcome {
     let mut node = Node::new(POLICIES)?;
     Probes::prepare(&node)?;
-    node.write("felix.yaml", &setting(other(to)))?;
+    node.write("felix.yaml", &setting(from))?;
     node.start(None)?;
     node.settle()?;
     let probes = Probes::start(&node)?;
     let begun = Instant::now();
     node.write("felix.yaml", &setting(to))?;
-    finish(&node, to, probes, begun, "changed in flight")
+    finish(&node, (from, to), probes, begun, "changed in flight")
 }
 
 /// Felix, of a release with other marks, used the other one.
@@ -49,7 +77,7 @@ pub(super) fn from_felix(to: Backend) -> Outcome {
     let probes = Probes::start(&node)?;
     let begun = Instant::now();
     node.start(Some(to))?;
-    finish(&node, to, probes, begun, "from Felix 3.27")
+    finish(&node, (other(to), to), probes, begun, "from Felix 3.27")
 }
 
 fn setting(backend: Backend) -> String {
@@ -57,18 +85,21 @@ fn setting(backend: Backend) -> String {
         "apiVersion: projectcalico.org/v3
 kind: FelixConfiguration
 metadata: {{name: default}}
-spec: {{iptablesBackend: {}}}
+spec: {{{}}}
 ",
-        backend.name()
+        match backend {
+            Backend::Native => "nftablesMode: Enabled".to_owned(),
+            _ => format!("nftablesMode: Disabled, iptablesBackend: {}", backend.name()),
+        }
     )
 }
 
-fn finish(node: &Node, to: Backend, probes: Probes, begun: Instant, how: &str) -> Outcome {
+fn finish(node: &Node, (from, to): (Backend, Backend), probes: Probes, begun: Instant, how: &str) -> Outcome {
     eventually("the other back end clean", || {
-        Ok((node.rules(other(to))?.is_empty() && !node.rules(to)?.is_empty()).then_some(()))
+        Ok((node.rules(from)?.is_empty() && !node.rules(to)?.is_empty()).then_some(()))
     })?;
     let took = begun.elapsed();
-    probes.end(&format!("to {}, {how}: done in {took:?}", to.name()))?;
+    probes.end(&format!("{} to {}, {how}: done in {took:?}", from.name(), to.name()))?;
     node.settle()?;
     node.expect_kernel(to, &untouched(POLICIES, to)?)
 }
