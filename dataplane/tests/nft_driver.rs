@@ -268,7 +268,7 @@ fn every_condition_and_action_reads_as_a_person_would_write_it() {
         );
         let report = apply(&mut driver);
         assert_eq!(report.problems, []);
-        assert_eq!(report.calls, 2, "a reading of tables, of which ours is none, and one transaction");
+        assert_eq!(report.calls, 3, "a reading of tables, of which ours is none, and two transactions");
         assert_eq!(list(family, "filter-cali-matches"), wanted);
         for (table, wanted) in by_table {
             assert_eq!(list(family, &format!("{table}-cali-actions")), wanted);

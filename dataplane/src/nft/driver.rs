@@ -74,6 +74,8 @@ pub struct NftTable {
     socket: Socket,
     state: State,
     touched: Option<Touch>,
+    /// Others have damaged the table: what they let pass must be stopped at once.
+    is_repairing: bool,
     commits: usize,
     failures: usize,
     /// Rules of ours that nftables has no words for: their chains are closed.
@@ -89,6 +91,7 @@ impl NftTable {
             socket: Socket::new(),
             state: State::new(version, workloads),
             touched: None,
+            is_repairing: false,
             commits: 0,
             failures: 0,
             unsayable: std::collections::BTreeMap::new(),
@@ -247,6 +250,7 @@ impl Driver for NftTable {
     }
 
     fn observe_touched(&mut self) -> Result<(), DriverError> {
+        self.is_repairing |= self.touched.is_some();
         match self.touched.take() {
             Some(Touch::Parts { chains, sets }) if self.state.is_known => self.read_parts(&chains, &sets),
             Some(_) => self.observe(),

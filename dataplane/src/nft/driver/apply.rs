@@ -9,7 +9,10 @@
 //!              └─ rules ─► their chains are closed, again
 //! ```
 //!
-//! What is too large for one send is prepared in portions, of which nothing is in use yet, and switched to in one.
+//! What nothing refers to yet goes ahead in a transaction of its own (in several if it is large), and the rest switches
+//! to it in one: a packet under way at the moment of a commit may see rules of it and not yet the elements that came
+//! with them, so that some of what is allowed would be dropped. Where others have damaged the table, and so let pass
+//! what they like, all goes in one.
 
 use std::collections::BTreeSet;
 
@@ -34,6 +37,7 @@ impl NftTable {
         let before = self.socket.requests();
         let mut report = Report::default();
         let outcome = self.settle(phase, &mut report);
+        self.is_repairing &= outcome.is_err();
         report.problems.extend(outcome.err().map(|error| self.problem("", error)));
         if phase == Phase::Enforce {
             report.problems.extend(self.standing_problems());
@@ -58,12 +62,15 @@ impl NftTable {
                     report.changed += steps.chains.len() + steps.sets.len();
                     self.state.believe(&steps);
                 }
+                Err(CommitError::Refused { ahead: 1.., .. }) => {
+                    // What went ahead is there now. The rest says once more what is wrong with it.
+                    self.failures += 1;
+                    self.state.is_known = false;
+                }
                 Err(CommitError::Refused { failures, ahead }) => {
                     self.failures += 1;
-                    self.state.is_known &= ahead == 0;
-                    let is_learned =
-                        (ahead == 0 && is_about_paths(&failures) && self.isolate(&steps, &failures))
-                            || self.learn(&failures, reads < MAX_READS);
+                    let is_learned = (is_about_paths(&failures) && self.isolate(&failures))
+                        || self.learn(&failures, reads < MAX_READS);
                     if !is_learned {
                         self.state.is_known = false;
                         reads += 1;
@@ -123,19 +130,27 @@ impl NftTable {
         is_new
     }
 
-    /// All steps in one transaction; if that is too large for the socket, what nothing refers to yet goes ahead.
-    fn commit(&mut self, steps: &Steps) -> Result<(), CommitError> {
-        let mut transaction = self.transaction(steps);
-        self.commits += 1;
-        self.socket.commit(&mut transaction, None)
-    }
-
-    pub(super) fn transaction(&self, steps: &Steps) -> Transaction {
+    /// All steps: what nothing refers to yet, then the rest.
+    pub(super) fn commit(&mut self, steps: &Steps) -> Result<(), CommitError> {
+        let mut ahead = 0;
         let mut transaction = Transaction::new();
         steps.prepare.iter().for_each(|step| self.push(step, &mut transaction));
         transaction.split_here();
+        let is_two = !self.is_repairing && !transaction.is_empty() && !steps.switch.is_empty();
+        if is_two {
+            self.commits += 1;
+            self.socket.commit(&mut transaction, None)?;
+            ahead = transaction.len();
+            transaction.clear();
+        }
         steps.switch.iter().for_each(|step| self.push(step, &mut transaction));
-        transaction
+        self.commits += 1;
+        self.socket.commit(&mut transaction, None).map_err(|error| match error {
+            CommitError::Refused { failures, ahead: more } => {
+                CommitError::Refused { failures, ahead: ahead + more }
+            }
+            other => other,
+        })
     }
 
     fn push(&self, step: &Step, transaction: &mut Transaction) {

@@ -1,18 +1,18 @@
 //! Finds the chains that make the kernel refuse a table as a whole.
 //!
 //! What a rule may do depends on the hooks that lead to it, and how deep jumps may go on all of them. The kernel looks
-//! at that whenever a jump is added, and refuses that jump, wherever the fault is. So the culprits are searched for:
-//! by asking what would be refused if these or those chains were closed, halves of halves.
+//! at that when all else is right, and refuses the jumps, wherever the fault is. So the culprits are searched for, by
+//! closing these or those chains, halves of halves, until the table is taken. What need not have been closed is opened
+//! in the next transaction.
 
 use nix::errno::Errno;
 
 use super::NftTable;
-use super::plan::Steps;
 use super::quarantine::Thing;
 use crate::nft::{CommitError, Failure};
 use crate::reconcile::{Driver, Phase};
 
-/// So often the kernel is asked at most.
+/// So often it is tried at most.
 const BUDGET: usize = 256;
 
 /// Whether the refusals are about how chains lead to each other.
@@ -23,13 +23,14 @@ pub(super) fn is_about_paths(failures: &[Failure]) -> bool {
 }
 
 impl NftTable {
-    /// Closes as few of the chains that are to be written as it takes. `false` if that does not help.
-    pub(super) fn isolate(&mut self, steps: &Steps, failures: &[Failure]) -> bool {
+    /// Closes as few chains as it takes: of all, since the culprit may be there already, with nothing leading to it.
+    /// `false` if that does not help.
+    pub(super) fn isolate(&mut self, failures: &[Failure]) -> bool {
         let is_plain = |name: &&String| {
             self.state.content(name).is_some_and(|content| content.chain.base.is_none())
                 && !self.is_closed(&Thing::Chain((*name).clone()))
         };
-        let mut candidates: Vec<String> = steps.chains.iter().filter(is_plain).cloned().collect();
+        let mut candidates: Vec<String> = self.state.chains.keys().filter(is_plain).cloned().collect();
         // Of chains that lead to each other the last ones are found: what leads there stays open.
         let depths = self.state.depths();
         candidates.sort_by_key(|name| depths.get(name).copied().unwrap_or(usize::MAX));
@@ -50,7 +51,7 @@ impl NftTable {
         closed: &mut Vec<String>,
         budget: &mut usize,
     ) -> Result<Vec<String>, CommitError> {
-        if *budget == 0 || candidates.is_empty() || self.would_be_taken(closed)? {
+        if *budget == 0 || candidates.is_empty() || self.is_taken(closed)? {
             return Ok(Vec::new());
         }
         *budget -= 1;
@@ -68,18 +69,31 @@ impl NftTable {
         Ok(found)
     }
 
-    /// Whether the kernel would take the table with these chains closed. Nothing comes into force.
-    fn would_be_taken(&mut self, closed: &[String]) -> Result<bool, CommitError> {
+    /// Whether the kernel takes the table with these chains closed.
+    fn is_taken(&mut self, closed: &[String]) -> Result<bool, CommitError> {
+        tracing::debug!(driver = self.name(), closed = closed.len(), "looking for what is refused");
         let things: Vec<Thing> = closed.iter().map(|name| Thing::Chain(name.clone())).collect();
         for thing in &things {
             self.state.quarantine.close(thing.clone(), String::new());
         }
+        closed.iter().for_each(|name| self.state.settle_chain(name));
         let steps = self.state.steps(Phase::Enforce);
+        let outcome = self.commit(&steps);
+        if outcome.is_ok() {
+            self.state.believe(&steps);
+        }
         for thing in &things {
             self.state.quarantine.release(thing);
         }
-        let mut transaction = self.transaction(&steps);
-        tracing::debug!(driver = self.name(), closed = closed.len(), "asking what would be refused");
-        self.socket.probe(&mut transaction).map(|failures| failures.is_empty())
+        closed.iter().for_each(|name| self.state.settle_chain(name));
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(CommitError::Refused { ahead: 0, .. }) => Ok(false),
+            // What went ahead is not known here.
+            Err(error) => {
+                self.state.is_known = false;
+                Err(error)
+            }
+        }
     }
 }
