@@ -1,4 +1,5 @@
-//! The kernel does what the evaluator says: random clusters on running agents, random flows between their pods.
+//! The kernel does what the evaluator says: random clusters on running agents, random flows between their pods, in
+//! iptables mode and in both layouts of nftables mode.
 //!
 //! `TORTIE_KERNEL_CLUSTERS` sets how many clusters (12), `TORTIE_KERNEL_SEED` where their seeds begin (1). The
 //! evaluator is compared with the compiled rules on far more of both by the property tests of `tortie-rules`.
@@ -13,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 use tortie_rules::eval::{Cluster, Flow, Party, Verdict};
 use tortie_rules::random::{self, Dice, Landmarks, NODE, UPLINK};
-use tortie_tests::lab::{self, Addresses, Endpoint, Family, Lab, Probe, Programs, Traffic};
+use tortie_tests::lab::{self, Addresses, AgentOptions, Endpoint, Family, Lab, Probe, Programs, Traffic};
 use tortie_tests::manifests::{ManifestDir, to_yaml};
 
 /// Flows per cluster and address family.
@@ -41,10 +42,21 @@ fn main() -> ExitCode {
         env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
     };
     let (first, count) = (number("TORTIE_KERNEL_SEED", 1), number("TORTIE_KERNEL_CLUSTERS", 12));
-    let name = |seed| format!("the_kernel_does_with_cluster_{seed}_what_evaluation_says");
-    let trials = (first..first + count).map(|seed| Trial::test(name(seed), move || agree(seed))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let name = |seed, mode: &str| format!("the_kernel_does_with_cluster_{seed}_what_evaluation_says::{mode}");
+    let trial = |seed, (mode, env): (&str, Env)| Trial::test(name(seed, mode), move || agree(seed, env));
+    let trials = (first..first + count).flat_map(|seed| MODES.map(|mode| trial(seed, mode)));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
+
+/// Settings of agents, as environment variables.
+type Env = &'static [(&'static str, &'static str)];
+
+/// The modes of the rules, each of which every cluster runs in.
+const MODES: [(&str, Env); 3] = [
+    ("iptables", &[("FELIX_NFTABLESMODE", "Disabled")]),
+    ("nftables_chains", &[("FELIX_NFTABLESMODE", "Enabled"), ("FELIX_NFTABLESLAYOUT", "Chains")]),
+    ("nftables_tables", &[("FELIX_NFTABLESMODE", "Enabled"), ("FELIX_NFTABLESLAYOUT", "Tables")]),
+];
 
 /// A pod of the lab.
 struct Pod {
@@ -53,7 +65,7 @@ struct Pod {
     addresses: Addresses,
 }
 
-fn agree(seed: u64) -> Result<(), Failed> {
+fn agree(seed: u64, env: Env) -> Result<(), Failed> {
     let (manifests, pods) = scene(seed);
     let landmarks = Landmarks::of(&manifests);
     let cluster = Cluster::new(random::resources(&manifests)?);
@@ -67,7 +79,9 @@ fn agree(seed: u64) -> Result<(), Failed> {
     let mut lab = builder.build()?;
     let mut datastore = ManifestDir::create(&lab.dir().join("datastore"))?;
     datastore.sync(&manifests)?;
-    lab.start_agent(NODE, datastore.path())?;
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = AgentOptions { datastore: datastore.path().to_owned(), env, ..AgentOptions::default() };
+    lab.start_agent_with(NODE, &options)?;
     lab.wait_applied(Duration::from_secs(30))?;
     let mut dice = Dice::new(seed);
     for family in [Family::V4, Family::V6] {
