@@ -88,6 +88,7 @@ fn match_blocks(backend: Backend) -> Outcome {
 fn reject(backend: Backend) -> Outcome {
     let mut scene = shop::stocked(backend)?;
     scene.set_env("FELIX_IPTABLESFILTERDENYACTION", "REJECT");
+    scene.set_env("FELIX_NFTABLESFILTERDENYACTION", "REJECT");
     let host = "apiVersion: projectcalico.org/v3
 kind: HostEndpoint
 metadata: {name: eth0, labels: {host: here}}
