@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         a_refused_set_closes_the_chains_that_look_into_it,
         what_is_not_wanted_goes_with_the_table,
         verdicts_of_a_map_change_in_place,
+        a_production_node_is_loaded_adopted_changed_and_repaired,
     ])
 }
 
@@ -608,4 +609,68 @@ fn verdicts_of_a_map_change_in_place() {
     assert!(!try_sh("nft list chain ip calico filter-cali-a").0);
     driver.observe().unwrap();
     assert!(settled(&driver));
+}
+
+/// The size of a node in production, or a thirtieth of it unless `TORTIE_SCALE` asks for all: what each step costs is
+/// printed, for a person to read.
+fn a_production_node_is_loaded_adopted_changed_and_repaired() {
+    let share = if std::env::var_os("TORTIE_SCALE").is_some() { 1 } else { 30 };
+    let (chains, rules, sets, members) = (294 / share, 68, 3708 / share, 70);
+    let want = |driver: &mut NftTable| {
+        for set in 0..sets {
+            let first = u32::try_from(set * members).unwrap();
+            let all = (first..first + u32::try_from(members).unwrap()).map(host).collect();
+            want_set(driver, &format!("cali40s:{set}"), SetType::Net, all);
+        }
+        for chain in 0..chains {
+            want_chain(driver, Table::Filter, &format!("cali-pi-{chain}"), scale_rules(chain, rules, sets));
+        }
+        let jump = |chain| Rule::always(Action::Jump(format!("cali-pi-{chain}")));
+        let hook = Hook { chain: "FORWARD", inserted: (0..chains).map(jump).collect(), appended: Vec::new() };
+        driver.change(Table::Filter, &Change::Hooks(vec![hook]));
+    };
+    let mut driver = driver(IpVersion::V4);
+    want(&mut driver);
+    let mut watch = Watch::open().unwrap();
+    let mut timed = |what: &str, step: &mut dyn FnMut()| {
+        let begun = std::time::Instant::now();
+        step();
+        eprintln!("{what}: {:?}", begun.elapsed());
+    };
+    timed("cold load", &mut || assert_eq!(apply(&mut driver).problems, []));
+    let mut second = NftTable::new(IpVersion::V4, vec!["cali+".to_owned()]);
+    want(&mut second);
+    timed("read by another process", &mut || second.observe().unwrap());
+    assert!(settled(&second), "{}", second.plan(Phase::Enforce));
+    drop(second);
+    watch.poll();
+    timed("one member", &mut || {
+        update(&mut driver, "cali40s:7", SetType::Net, vec![host(16_000_000)], Vec::new());
+        assert_eq!(apply(&mut driver).calls, 1);
+    });
+    timed("one rule", &mut || {
+        let mut list = scale_rules(3, rules, sets);
+        list.push(Rule::always(Action::Return));
+        want_chain(&mut driver, Table::Filter, "cali-pi-3", list);
+        assert_eq!(apply(&mut driver).calls, 1);
+    });
+    sh("nft flush chain ip calico filter-cali-pi-5");
+    timed("a flushed chain", &mut || assert_eq!(repair(&mut driver, &mut watch).problems, []));
+    sh("nft delete table ip calico");
+    timed("a deleted table", &mut || assert_eq!(repair(&mut driver, &mut watch).problems, []));
+    assert!(settled(&driver));
+    timed("nothing", &mut || assert_eq!(apply(&mut driver), Report::default()));
+}
+
+fn scale_rules(chain: usize, count: usize, sets: usize) -> Vec<Rule> {
+    let rule = |number: usize| {
+        let name = format!("cali40s:{}", (chain * count + number) % sets);
+        let matches = vec![
+            Match::Protocol { protocol: Protocol::Tcp, negate: false },
+            Match::Set { name, side: Side::Source, key: SetKey::Address, negate: false },
+            Match::DestinationPort(u16::try_from(1000 + number).unwrap()),
+        ];
+        Rule::when(matches, Action::SetMark(0x10000))
+    };
+    (0..count).map(rule).collect()
 }
