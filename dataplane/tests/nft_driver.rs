@@ -632,7 +632,7 @@ fn a_production_node_is_loaded_adopted_changed_and_repaired() {
     let mut driver = driver(IpVersion::V4);
     want(&mut driver);
     let mut watch = Watch::open().unwrap();
-    let mut timed = |what: &str, step: &mut dyn FnMut()| {
+    let timed = |what: &str, step: &mut dyn FnMut()| {
         let begun = std::time::Instant::now();
         step();
         eprintln!("{what}: {:?}", begun.elapsed());
