@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         a_refused_set_closes_the_chains_that_look_into_it,
         what_is_not_wanted_goes_with_the_table,
         verdicts_of_a_map_change_in_place,
+        rules_that_stay_in_a_changed_chain_are_not_written_again,
         a_production_node_is_loaded_adopted_changed_and_repaired,
     ])
 }
@@ -611,6 +612,59 @@ fn verdicts_of_a_map_change_in_place() {
     assert!(settled(&driver));
 }
 
+fn rules_that_stay_in_a_changed_chain_are_not_written_again() {
+    let mut driver = driver(IpVersion::V4);
+    let rule = |number: u16| {
+        let matches =
+            vec![Match::Protocol { protocol: Protocol::Tcp, negate: false }, Match::DestinationPort(number)];
+        Rule::when(matches, Action::Accept)
+    };
+    let handles = || -> Vec<String> {
+        let text = sh("nft -a list chain ip calico filter-cali-x");
+        let lines = text.lines().filter(|line| line.contains("dport"));
+        lines
+            .map(|line| {
+                let port = line.trim().split(' ').nth(2).unwrap();
+                format!("{port} {}", line.rsplit(' ').next().unwrap())
+            })
+            .collect()
+    };
+    let mut ports: Vec<u16> = (1..=20).collect();
+    want_chain(&mut driver, Table::Filter, "cali-x", ports.iter().copied().map(rule).collect());
+    assert_eq!(apply(&mut driver).problems, []);
+    let before = handles();
+    let changes: [fn(&mut Vec<u16>); 5] = [
+        |ports| ports.push(100),
+        |ports| ports.insert(0, 101),
+        |ports| drop(ports.splice(4..6, [102, 103, 104])),
+        |ports| {
+            ports.remove(9);
+        },
+        |ports| ports.truncate(15),
+    ];
+    for change in changes {
+        change(&mut ports);
+        want_chain(&mut driver, Table::Filter, "cali-x", ports.iter().copied().map(rule).collect());
+        let report = apply(&mut driver);
+        assert_eq!((report.calls, report.problems), (2, Vec::new()));
+        let now = handles();
+        let found: Vec<u16> =
+            now.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(found, ports);
+        let stayed = |line: &&String| line.split(' ').next().unwrap().parse::<u16>().unwrap() < 100;
+        assert!(now.iter().filter(stayed).all(|line| before.contains(line)), "{now:?}");
+        driver.observe().unwrap();
+        assert!(settled(&driver));
+    }
+    // Somebody was there meanwhile: the chain is written as a whole.
+    sh("nft insert rule ip calico filter-cali-x drop");
+    ports.push(200);
+    want_chain(&mut driver, Table::Filter, "cali-x", ports.iter().copied().map(rule).collect());
+    assert_eq!(apply(&mut driver).problems, []);
+    driver.observe().unwrap();
+    assert!(settled(&driver));
+}
+
 /// The size of a node in production, or a thirtieth of it unless `TORTIE_SCALE` asks for all: what each step costs is
 /// printed, for a person to read.
 fn a_production_node_is_loaded_adopted_changed_and_repaired() {
@@ -652,7 +706,7 @@ fn a_production_node_is_loaded_adopted_changed_and_repaired() {
         let mut list = scale_rules(3, rules, sets);
         list.push(Rule::always(Action::Return));
         want_chain(&mut driver, Table::Filter, "cali-pi-3", list);
-        assert_eq!(apply(&mut driver).calls, 1);
+        assert_eq!(apply(&mut driver).calls, 2, "a reading of the chain, and a transaction");
     });
     sh("nft flush chain ip calico filter-cali-pi-5");
     timed("a flushed chain", &mut || assert_eq!(repair(&mut driver, &mut watch).problems, []));

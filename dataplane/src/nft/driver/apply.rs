@@ -14,13 +14,13 @@
 //! with them, so that some of what is allowed would be dropped. Where others have damaged the table, and so let pass
 //! what they like, all goes in one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
 use super::NftTable;
 use super::isolate::is_about_paths;
-use super::plan::{Step, Steps};
+use super::plan::{Patch, Step, Steps};
 use super::quarantine::Thing;
 use crate::nft::{CommitError, Failure, ObjectKind, Removal, Transaction};
 use crate::reconcile::{Driver, Phase, Problem, Report};
@@ -30,6 +30,9 @@ use crate::steer::chain as words;
 const MAX_ROUNDS: usize = 32;
 /// How often it reads the table again because what is there is not what was known.
 const MAX_READS: usize = 2;
+
+/// Of the rules of chains, in order.
+type Handles = BTreeMap<String, Vec<u64>>;
 
 impl NftTable {
     /// Does all there is to do in a phase.
@@ -134,7 +137,8 @@ impl NftTable {
     pub(super) fn commit(&mut self, steps: &Steps) -> Result<(), CommitError> {
         let mut ahead = 0;
         let mut transaction = Transaction::new();
-        steps.prepare.iter().for_each(|step| self.push(step, &mut transaction));
+        let handles = self.handles(steps)?;
+        steps.prepare.iter().for_each(|step| self.push(step, &handles, &mut transaction));
         transaction.split_here();
         let is_two = !self.is_repairing && !transaction.is_empty() && !steps.switch.is_empty();
         if is_two {
@@ -143,7 +147,7 @@ impl NftTable {
             ahead = transaction.len();
             transaction.clear();
         }
-        steps.switch.iter().for_each(|step| self.push(step, &mut transaction));
+        steps.switch.iter().for_each(|step| self.push(step, &handles, &mut transaction));
         self.commits += 1;
         self.socket.commit(&mut transaction, None).map_err(|error| match error {
             CommitError::Refused { failures, ahead: more } => {
@@ -153,13 +157,48 @@ impl NftTable {
         })
     }
 
-    fn push(&self, step: &Step, transaction: &mut Transaction) {
+    /// The handles of rules of chains that are to be patched; only of those that hold what is known.
+    fn handles(&mut self, steps: &Steps) -> Result<Handles, CommitError> {
+        let mut handles = Handles::new();
+        for step in &steps.switch {
+            let Step::Patch(patch) = step else { continue };
+            let name = &patch.new.chain.name;
+            let rules = self.socket.rules(&self.id, Some(name)).map_err(CommitError::Unknown)?;
+            let held = rules.iter().map(|entry| entry.rule.as_ref().ok());
+            if held.eq(patch.old.rules.iter().map(Some)) {
+                handles.insert(name.clone(), rules.iter().map(|entry| entry.handle).collect());
+            }
+        }
+        Ok(handles)
+    }
+
+    fn push_patch(&self, patch: &Patch, handles: &Handles, transaction: &mut Transaction) {
+        let (table, name) = (&self.id, &patch.new.chain.name);
+        let Some(handles) = handles.get(name) else {
+            transaction.flush_chain(table, name);
+            patch.new.rules.iter().for_each(|rule| transaction.add_rule(table, name, rule));
+            return;
+        };
+        let end = handles.len() - patch.behind;
+        for handle in &handles[patch.before..end] {
+            transaction.remove_rule(table, name, *handle);
+        }
+        for rule in &patch.new.rules[patch.before..patch.new.rules.len() - patch.behind] {
+            match handles.get(end) {
+                Some(next) => transaction.insert_rule_before(table, name, *next, rule),
+                None => transaction.add_rule(table, name, rule),
+            }
+        }
+    }
+
+    fn push(&self, step: &Step, handles: &Handles, transaction: &mut Transaction) {
         let table = &self.id;
         match step {
             Step::AddTable(table) => transaction.add_table(table),
             Step::DeleteTable => transaction.remove_table(table, Removal::MustExist),
             Step::AddChain(chain) => transaction.add_chain(table, chain),
             Step::Flush(chain) => transaction.flush_chain(table, chain),
+            Step::Patch(patch) => self.push_patch(patch, handles, transaction),
             Step::AddRules(content) => {
                 for rule in &content.rules {
                     transaction.add_rule(table, &content.chain.name, rule);

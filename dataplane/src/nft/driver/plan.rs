@@ -16,7 +16,7 @@ use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{Chain, Element, Set as Declaration, Table};
 
 use super::set::Actual;
-use super::state::State;
+use super::state::{Held, State};
 use crate::reconcile::{Phase, Plan};
 
 /// One thing to do in a table.
@@ -32,6 +32,8 @@ pub(super) enum Step {
     Flush(String),
     /// These rules, into an empty chain.
     AddRules(Arc<Content>),
+    /// Some rules of a chain in the place of some others.
+    Patch(Patch),
     /// The chain, which is empty and which nothing leads to.
     DeleteChain(String),
     /// A set or map without elements.
@@ -43,6 +45,39 @@ pub(super) enum Step {
     /// The set, which nothing looks into.
     DeleteSet(String),
 }
+
+/// What differs between the rules that a chain has and those that it shall have: what stands between the equal ones at
+/// both ends. Rules that stay go on counting, and the kernel looks up no sets for them again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Patch {
+    /// What the chain has.
+    pub(super) old: Arc<Content>,
+    /// What it shall have.
+    pub(super) new: Arc<Content>,
+    /// So many rules at the beginning stay.
+    pub(super) before: usize,
+    /// And so many at the end.
+    pub(super) behind: usize,
+}
+
+impl Patch {
+    /// `None` where writing the chain anew is as good.
+    fn between(held: &Held, new: &Arc<Content>) -> Option<Self> {
+        let Held::Content(old) = held else { return None };
+        let (from, to) = (&old.rules, &new.rules);
+        let before = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+        let rest = from[before..].iter().rev().zip(to[before..].iter().rev());
+        let behind = rest.take_while(|(a, b)| a == b).count();
+        let changed = from.len() + to.len() - 2 * (before + behind);
+        let is_worth_it = before + behind >= WORTH_KEEPING && changed < before + behind;
+        is_worth_it.then(|| Self { old: Arc::clone(old), new: Arc::clone(new), before, behind })
+    }
+}
+
+/// From so many rules that stay it is cheaper to ask for their handles than to write them anew.
+const WORTH_KEEPING: usize = 8;
+/// Chains that are patched in one transaction; each costs a reading.
+const MAX_PATCHES: usize = 16;
 
 /// Steps of one phase.
 #[derive(Clone, Debug, Default)]
@@ -158,8 +193,12 @@ impl State {
         writes.extend(self.dirty_chains.iter().filter(|name| self.is_chain_due(name)).cloned());
         let mut rules = (Vec::new(), Vec::new());
         let mut late_chains = Vec::new();
+        let is_small = rebuilt.is_empty() && writes.len() <= MAX_PATCHES;
         for name in &writes {
-            self.write_chain(name, &mut steps, &mut late_chains, &mut rules);
+            match self.patch(name).filter(|_| is_small) {
+                Some(patch) => rules.1.push(Step::Patch(patch)),
+                None => self.write_chain(name, &mut steps, &mut late_chains, &mut rules),
+            }
         }
         if !rebuilt.is_empty() {
             // What is to go may look into them as well.
@@ -182,6 +221,12 @@ impl State {
         let is_unlike =
             |name: &&String| self.sets.get(*name).is_some_and(|set| matches!(set.actual, Actual::Unlike));
         self.dirty_sets.iter().filter(|name| self.is_set_due(name)).filter(is_unlike).cloned().collect()
+    }
+
+    fn patch(&self, name: &str) -> Option<Patch> {
+        let (content, state) = (self.content(name)?, self.chains.get(name)?);
+        let is_placed = state.held.is_placed_like(&content);
+        Patch::between(&state.held, &content).filter(|_| is_placed)
     }
 
     fn write_chain(
@@ -294,6 +339,7 @@ impl fmt::Display for Step {
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
             Self::Flush(chain) => write!(f, "flush chain {chain}"),
             Self::AddRules(content) => write!(f, "{} rules of {}", content.rules.len(), content.chain.name),
+            Self::Patch(patch) => write!(f, "patch chain {}", patch.new.chain.name),
             Self::DeleteChain(chain) => write!(f, "delete chain {chain}"),
             Self::AddSet(set) => write!(f, "add set {}", set.name),
             Self::AddElements(set, elements) => write!(f, "{} elements into {}", elements.len(), set.name),
