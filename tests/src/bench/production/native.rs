@@ -50,10 +50,11 @@ fn row(what: &str, unit: Unit, samples: &Samples) -> Row {
 
 /// What the kernel holds when policies are chains of rules.
 fn linear_ruleset(scene: &mut Scene) -> anyhow::Result<String> {
-    scene.env.push(("FELIX_NFTABLESLAYOUT".to_owned(), "Classic".to_owned()));
+    scene.env.push(("FELIX_NFTABLESLAYOUT".to_owned(), "Chains".to_owned()));
     scene.start_agent()?;
     scene.stop_agent()?;
     scene.env.pop();
+    scene.env.push(("FELIX_NFTABLESLAYOUT".to_owned(), "Tables".to_owned()));
     let rules = scene.netns()?.check("nft", &["list", "ruleset"], "")?;
     flush(scene.netns()?)?;
     Ok(rules)
