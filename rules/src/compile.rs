@@ -23,3 +23,4 @@ mod statics;
 
 pub use chains::Change;
 pub use config::{Config, Marks};
+pub(crate) use statics::not_offloaded_set;

@@ -257,6 +257,9 @@ pub enum Action {
     Dnat(std::net::IpAddr),
     /// Write the DSCP field, 0 to 63.
     SetDscp(u8),
+    /// The rest of the connection skips the rules, if the kernel can take it on; the packet itself goes on to the next
+    /// rule either way. For nftables only.
+    Offload,
     /// What a verdict map says of the packet; nothing if it says nothing. For nftables only.
     Lookup {
         /// What is looked up.

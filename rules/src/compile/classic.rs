@@ -173,6 +173,9 @@ impl Classic {
         };
         classic.want_static_set(statics::THIS_HOST, SetType::Address, &[]);
         classic.want_static_set(statics::DSCP_SOURCES, SetType::Net, &[]);
+        if classic.config.flow_offload {
+            classic.want_static_set(statics::NO_OFFLOAD, SetType::Address, &[]);
+        }
         if classic.config.istio_dscp.is_some() {
             classic.want_static_set(MESH_WORKLOADS, SetType::Address, &[]);
         }

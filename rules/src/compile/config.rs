@@ -193,6 +193,9 @@ pub struct Config {
     /// Packets that policy has decided on are told to who listens (`FlowLogsLocalReporter`,
     /// `FlowLogsGoldmaneServer`).
     pub flow_logs: bool,
+    /// Established connections skip the rules where the kernel can do that (`NFTablesFlowTableOffload`). For nftables
+    /// only.
+    pub flow_offload: bool,
     /// `FailsafeInboundHostPorts`
     pub failsafe_inbound: Vec<FailsafePort>,
     /// `FailsafeOutboundHostPorts`
@@ -243,6 +246,7 @@ impl Default for Config {
             log_prefix: "calico-packet".to_owned(),
             log_limit: None,
             flow_logs: false,
+            flow_offload: false,
             failsafe_inbound: FAILSAFE_INBOUND.map(failsafe).into(),
             failsafe_outbound: FAILSAFE_OUTBOUND.map(failsafe).into(),
             nat_ports: None,

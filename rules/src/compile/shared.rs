@@ -20,6 +20,8 @@ pub(crate) struct Share {
     pub(crate) floating: Vec<IpNat>,
     /// The DSCP value of what it sends out of the cluster, and its addresses.
     pub(crate) dscp: Option<(u8, Vec<IpAddr>)>,
+    /// Its addresses, if rules have something to do with each of its packets.
+    pub(crate) not_offloaded: Vec<IpAddr>,
 }
 
 impl Share {
@@ -100,6 +102,13 @@ pub(crate) fn dscp<'a>(version: IpVersion, shares: impl Iterator<Item = &'a Shar
 pub(crate) fn dscp_sources<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<IpNet> {
     let addresses = shares.filter_map(|share| share.dscp.as_ref()).flat_map(|(_, addresses)| addresses);
     let all: BTreeSet<IpNet> = addresses.map(|address| IpNet::from(*address)).collect();
+    all.into_iter().collect()
+}
+
+/// The members of the set of addresses whose connections must not skip the rules.
+pub(crate) fn not_offloaded<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<IpNet> {
+    let all: BTreeSet<IpNet> =
+        shares.flat_map(|share| &share.not_offloaded).copied().map(IpNet::from).collect();
     all.into_iter().collect()
 }
 

@@ -26,6 +26,13 @@ pub(crate) const NAT_POOLS: &str = "masq-ipam-pools";
 pub(crate) const THIS_HOST: &str = "this-host";
 /// Set of workloads whose packets get a DSCP value.
 pub(crate) const DSCP_SOURCES: &str = "dscp-src-net";
+/// Set of endpoints whose connections must not skip the rules.
+pub(crate) const NO_OFFLOAD: &str = "no-flow-offload";
+
+/// Its name in the kernel.
+pub(crate) fn not_offloaded_set(version: IpVersion) -> String {
+    set_name(version, NO_OFFLOAD)
+}
 
 /// What the static chains depend on beside the options.
 #[derive(Clone, Debug, Default)]
@@ -277,7 +284,7 @@ fn filter(
     ]);
     let mut chains = vec![
         chain("cali-INPUT", input),
-        chain("cali-FORWARD", forward(config, surroundings.known_first)),
+        chain("cali-FORWARD", forward(version, config, surroundings.known_first)),
         chain("cali-OUTPUT", output),
         workload_to_host(version, config),
         cidr_block(version, config, &surroundings.network),
@@ -302,10 +309,22 @@ fn cidr_block(version: IpVersion, config: &Config, network: &ClusterNetwork) -> 
     chain("cali-cidr-block", rules.collect())
 }
 
-fn forward(config: &Config, known_first: bool) -> Vec<Rule> {
+/// Lets the kernel send on the rest of a connection that policy has accepted. Not where rules have something to do
+/// with each packet: count it, or change it.
+fn offload(version: IpVersion) -> Rule {
+    let spared =
+        |side| Match::Set { name: not_offloaded_set(version), side, key: SetKey::Address, negate: true };
+    let known = Match::Conntrack { states: KNOWN, negate: false };
+    Rule::when(vec![known, spared(Side::Source), spared(Side::Destination)], Action::Offload)
+        .comment("Offload established Calico flows.")
+}
+
+fn forward(version: IpVersion, config: &Config, known_first: bool) -> Vec<Rule> {
     let marks = &config.marks;
     let dispatch = |direction, m| Rule::when(vec![m], jump(names::dispatch_chain(direction)));
     let mut rules = Vec::new();
+    // Before anything accepts the packet, and with it the chain ends.
+    rules.extend(config.flow_offload.then(|| offload(version)));
     // Where accepting means to leave it to others, they are to see all that ours see.
     if known_first && filter_allow(config) == Action::Accept {
         let known = Match::Conntrack { states: KNOWN, negate: false };

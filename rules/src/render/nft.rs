@@ -24,7 +24,9 @@ mod maps;
 mod matches;
 mod sets;
 
-pub use self::base::{TABLE, TABLE_COMMENT, base_chain, chain_name, family, table};
+pub use self::base::{
+    FLOWTABLE, TABLE, TABLE_COMMENT, base_chain, chain_name, family, flowtable, not_offloaded, table,
+};
 pub use self::closed::closed;
 pub use self::maps::{map, map_element, map_key, map_name};
 pub use self::sets::{element, set, set_name};

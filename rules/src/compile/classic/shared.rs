@@ -1,6 +1,7 @@
 //! What endpoints have in chains that they share: kept by value, so that any change of it is seen.
 
 use tortie_api::net::IpVersion;
+use tortie_api::qos::{Limits, Qos};
 
 use super::{Classic, SetType};
 use crate::compile::shared::{self, Share};
@@ -22,6 +23,11 @@ impl Classic {
             sources: if self.config.source_spoofing { endpoint.spoofed_sources.to_vec() } else { Vec::new() },
             floating: endpoint.floating(self.config.floating_ips).to_vec(),
             dscp: endpoint.qos.dscp.map(|value| (value, addresses())),
+            not_offloaded: if self.config.flow_offload && has_rules_for_each_packet(&endpoint.qos) {
+                addresses()
+            } else {
+                Vec::new()
+            },
         };
         self.set_share(Sharer::Workload(endpoint.interface.clone()), share);
     }
@@ -55,6 +61,10 @@ impl Classic {
         }
         let sources = shared::dscp_sources(self.shares.values());
         self.want_static_set(statics::DSCP_SOURCES, SetType::Net, &sources);
+        if self.config.flow_offload {
+            let spared = shared::not_offloaded(self.shares.values());
+            self.want_static_set(statics::NO_OFFLOAD, SetType::Address, &spared);
+        }
         let versions: Vec<IpVersion> = self.config.versions.clone();
         for version in versions {
             let workloads = self.shares.iter().filter_map(|(sharer, share)| match sharer {
@@ -74,4 +84,10 @@ impl Classic {
             }
         }
     }
+}
+
+/// A DSCP value is written behind the forward chain, and limits are kept in it: neither sees what skips it.
+fn has_rules_for_each_packet(qos: &Qos) -> bool {
+    let is_limited = |limits: &Limits| limits.packet_rate.is_some() || limits.max_connections.is_some();
+    qos.dscp.is_some() || is_limited(&qos.ingress) || is_limited(&qos.egress)
 }

@@ -1,6 +1,7 @@
 //! The shape of what is made, what a change costs, and inputs that want too much.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use tortie_api::net::{PortRange, Protocol};
@@ -331,6 +332,49 @@ fn packets_that_are_counted_are_counted_before_known_connections_pass() {
     assert!(own.rules.iter().any(|rule| matches!(rule.matches[..], [Match::Limit { .. }])));
     feed(&mut fast, [Event::EndpointGone("cali2".into())]);
     assert!(known_first(&mut fast));
+}
+
+#[test]
+fn established_connections_skip_the_rules_before_these_accept_them_but_not_those_of_limited_endpoints() {
+    let mut fast = Fast::new(Config { versions: vec![V4], flow_offload: true, ..Config::default() });
+    let [mut rate, mut count, mut dscp] = [Qos::default(), Qos::default(), Qos::default()];
+    rate.egress.packet_rate = Some(PacketRate { per_second: 10, burst: 5 });
+    count.ingress.max_connections = NonZeroU32::new(3);
+    dscp.dscp = Some(46);
+    let at = |interface: &str, address: &str, qos: Qos| {
+        let Event::Endpoint(endpoint) = endpoint_with(interface, &[], qos) else { unreachable!() };
+        let addresses = vec![address.parse().unwrap()];
+        Event::Endpoint(Arc::new(LocalEndpoint { addresses, ..(*endpoint).clone() }))
+    };
+    let changes = feed(
+        &mut fast,
+        [
+            profile(),
+            at("cali1", "10.0.0.1/32", Qos::default()),
+            at("cali2", "10.0.0.2/32", rate),
+            at("cali3", "10.0.0.3/32", count),
+            at("cali4", "10.0.0.4/32", dscp),
+        ],
+    );
+    let rule = chains(&mut fast, "cali-FORWARD").remove(0).rules.remove(0);
+    assert_eq!(rule.action, Some(RuleAction::Offload));
+    let sets = rule
+        .matches
+        .iter()
+        .filter(|m| matches!(m, Match::Set { negate: true, name, .. } if name == "cali40no-flow-offload"));
+    assert_eq!(sets.count(), 2);
+    let last_members = |changes: Changes| {
+        let mut wants = changes.sets.into_iter().filter_map(|change| match change {
+            SetChange::Want { name, members, .. } if name == "cali40no-flow-offload" => Some(members),
+            _ => None,
+        });
+        wants.next_back()
+    };
+    let three = ["10.0.0.2", "10.0.0.3", "10.0.0.4"].map(member);
+    assert_eq!(last_members(changes).unwrap(), three);
+    let changes =
+        feed(&mut fast, [at("cali2", "10.0.0.2/32", Qos::default()), Event::EndpointGone("cali3".into())]);
+    assert_eq!(last_members(changes).unwrap(), three[2..]);
 }
 
 #[test]

@@ -287,7 +287,8 @@ fn rule_code(
             | Action::Snat { .. }
             | Action::Dnat(_)
             | Action::DnatPort(_)
-            | Action::SetDscp(_) => Verb::Continue,
+            | Action::SetDscp(_)
+            | Action::Offload => Verb::Continue,
         },
     };
     Ok(RuleCode { tests, verb, action: rule.action.clone() })

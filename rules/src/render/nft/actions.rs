@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tortie_api::net::{IpVersion, PortRange};
 
-use super::base::{chain_name, family};
+use super::base::{FLOWTABLE, chain_name, family};
 use super::maps;
 use crate::render::Table;
 use crate::ruleset::nft::{
@@ -67,6 +67,7 @@ pub(super) fn push(
             let port = PortRange::single(to.port());
             nat(NatKind::Destination, version, to.ip(), Some(port), NO_FLAGS, out)?;
         }
+        Action::Offload => out.push(Expression::FlowOffload { flowtable: FLOWTABLE.to_owned() }),
         Action::SetDscp(value) => set_dscp(version, *value, out),
         Action::Lookup { key, map } => maps::push_lookup(table, version, key, map, out)?,
     }

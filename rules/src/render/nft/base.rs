@@ -2,18 +2,34 @@
 
 use tortie_api::net::IpVersion;
 
+use super::sets::set_name;
+use crate::compile::not_offloaded_set;
 use crate::render::Table;
-use crate::ruleset::nft::{Chain, ChainKind, Family, Hook, TableId};
+use crate::ruleset::nft::{Chain, ChainKind, Family, Flowtable, Hook, TableId};
 
 /// The table's name, the same as Felix's: of a node's two agents, the one that runs replaces what the other left.
 pub const TABLE: &str = "calico";
 
+/// Where connections are kept that skip the rules; Felix's name, too.
+pub const FLOWTABLE: &str = "calico";
+
 /// What a person reads above it.
 pub const TABLE_COMMENT: &str = "Calico policy, kept by Tortie. Changes by hand are undone.";
+
+/// The set of endpoints whose connections must not skip the rules.
+pub fn not_offloaded(version: IpVersion) -> String {
+    set_name(&not_offloaded_set(version))
+}
 
 /// Our table of an IP version.
 pub fn table(version: IpVersion) -> TableId {
     TableId::new(family(version), TABLE)
+}
+
+/// The table of connections that skip the rules, without interfaces: before everything else that looks at packets as
+/// they come in, as in Felix's nftables mode.
+pub fn flowtable() -> Flowtable {
+    Flowtable { name: FLOWTABLE.to_owned(), priority: 0, devices: Vec::new(), counter: false }
 }
 
 /// nf_tables' word for an IP version.
