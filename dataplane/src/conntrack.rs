@@ -40,6 +40,8 @@ pub struct Conntrack {
     pending: BTreeSet<IpAddr>,
     /// Those of `pending` that others were translated from.
     floating: BTreeSet<IpAddr>,
+    /// Entries were refused since their packets skip the rules.
+    met_offloaded: bool,
     /// It was said once that this kernel offers no access to its entries.
     warned: bool,
 }
@@ -65,6 +67,7 @@ impl Conntrack {
             channel: Channel::new(Protocol::Netfilter),
             pending: BTreeSet::new(),
             floating: BTreeSet::new(),
+            met_offloaded: false,
             warned: false,
         }
     }
@@ -73,6 +76,12 @@ impl Conntrack {
     /// [`Phase::Connect`] deletes the connections that they began or answer.
     pub fn forget(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.pending.extend(addresses);
+    }
+
+    /// Whether the kernel refused since the last call to delete entries of which the packets skip the rules: before
+    /// Linux 6.4 it does so until they no longer do.
+    pub fn take_met_offloaded(&mut self) -> bool {
+        std::mem::take(&mut self.met_offloaded)
     }
 
     /// The same for floating addresses: also the connections that were sent to them and that another address answers.
@@ -111,6 +120,7 @@ impl Conntrack {
         outcome: &mut Outcome,
     ) -> Result<(), NetlinkError> {
         let mut kept = 0;
+        let mut met_offloaded = false;
         self.channel.execute(batch, &mut |reply| {
             let Reply::Refused { index, refusal, .. } = reply else { return };
             kept += 1;
@@ -118,12 +128,14 @@ impl Conntrack {
             if refusal.is(Errno::ENOENT) {
                 return;
             }
+            met_offloaded |= refusal.is(Errno::EBUSY);
             let Some(entry) = entries.get(index) else { return };
             let ends = entry.sources.into_iter().chain(entry.destination);
             for end in ends.filter(|end| addresses.contains(end)) {
                 outcome.refused.entry(end).or_insert_with(|| refusal.clone());
             }
         })?;
+        self.met_offloaded |= met_offloaded;
         outcome.deleted += entries.len() - kept;
         Ok(())
     }

@@ -14,6 +14,7 @@ mod apply;
 mod isolate;
 mod nets;
 mod observe;
+mod offload;
 mod plan;
 mod quarantine;
 mod set;
@@ -168,6 +169,10 @@ impl NftTable {
                 let name = lower::set_name(name);
                 self.state.set_mut(&name).want_members(&name, version, *set_type, members);
                 self.state.settle_set(&name);
+                if name == lower::not_offloaded(version) && self.state.dirty_sets.contains(&name) {
+                    // Who is in it now may have connections that skip the rules.
+                    self.state.offload.recall();
+                }
                 true
             }
             SetChange::Update { name, added, removed, .. } => {

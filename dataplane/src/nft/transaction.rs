@@ -352,6 +352,13 @@ impl Transaction {
         });
     }
 
+    /// Takes interfaces out of a flowtable, those that it names; the others stay.
+    pub fn remove_flowtable_devices(&mut self, table: &TableId, flowtable: &Flowtable, removal: Removal) {
+        let kind = removal.of(message::DEL_FLOWTABLE, message::DESTROY_FLOWTABLE);
+        let object = (table, flowtable.name.as_str(), What::Flowtable);
+        self.push(kind, 0, object, |w| write_flowtable(w, table, flowtable));
+    }
+
     fn push(
         &mut self,
         kind: u16,

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
+use tortie_rules::render::nft as lower;
 
 use super::NftTable;
 use super::isolate::is_about_paths;
@@ -41,6 +42,9 @@ impl NftTable {
         let mut report = Report::default();
         let outcome = self.settle(phase, &mut report);
         self.is_repairing &= outcome.is_err();
+        if phase == Phase::Enforce && outcome.is_ok() {
+            report.changed += self.attach();
+        }
         report.problems.extend(outcome.err().map(|error| self.problem("", error)));
         if phase == Phase::Enforce {
             report.problems.extend(self.standing_problems());
@@ -196,6 +200,8 @@ impl NftTable {
         match step {
             Step::AddTable(table) => transaction.add_table(table),
             Step::DeleteTable => transaction.remove_table(table, Removal::MustExist),
+            Step::AddFlowtable => transaction.add_flowtable(table, &lower::flowtable()),
+            Step::DeleteFlowtable(name) => transaction.remove_flowtable(table, name, Removal::MustExist),
             Step::AddChain(chain) => transaction.add_chain(table, chain),
             Step::Flush(chain) => transaction.flush_chain(table, chain),
             Step::Patch(patch) => self.push_patch(patch, handles, transaction),

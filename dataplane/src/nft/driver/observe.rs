@@ -56,6 +56,7 @@ impl NftTable {
         for entry in self.socket.sets(&self.id)? {
             self.take_set(&entry);
         }
+        self.state.offload.observed(self.socket.flowtables(&self.id)?);
         self.read_elements()
     }
 

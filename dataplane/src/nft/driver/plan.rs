@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{Chain, Element, Set as Declaration, Table};
 
+use super::offload::offloads;
 use super::set::Actual;
 use super::state::{Held, State};
 use crate::reconcile::{Phase, Plan};
@@ -26,6 +27,10 @@ pub(super) enum Step {
     AddTable(Table),
     /// The table with all that is in it.
     DeleteTable,
+    /// The table of connections that skip the rules, without interfaces.
+    AddFlowtable,
+    /// A table of that kind, which no rule names.
+    DeleteFlowtable(String),
     /// A chain without rules.
     AddChain(Chain),
     /// All rules of a chain go.
@@ -111,11 +116,13 @@ impl State {
         match phase {
             Phase::Enforce => {
                 (!self.has_table && self.is_wanted())
+                    || self.offload.is_due()
                     || chains.iter().any(|name| self.is_chain_due(name))
                     || sets.iter().any(|name| self.is_set_due(name))
             }
             Phase::Withdraw => {
                 self.is_table_doomed()
+                    || !self.offload.doomed().is_empty()
                     || chains.iter().any(|name| self.is_chain_doomed(name))
                     || sets.iter().any(|name| self.is_set_doomed(name))
             }
@@ -153,12 +160,14 @@ impl State {
                 changes.extend(chains.map(|name| format!("write chain {name}")));
                 let sets = sets.iter().filter(|name| self.is_set_due(name));
                 changes.extend(sets.map(|name| format!("update set {name}")));
+                changes.extend(self.offload.changes());
             }
             Phase::Withdraw => {
                 let chains = chains.iter().filter(|name| self.is_chain_doomed(name));
                 changes.extend(chains.map(|name| format!("delete chain {name}")));
                 let sets = sets.iter().filter(|name| self.is_set_doomed(name));
                 changes.extend(sets.map(|name| format!("delete set {name}")));
+                changes.extend(self.offload.doomed().iter().map(|name| format!("delete flowtable {name}")));
                 if self.is_table_doomed() {
                     changes.push("delete the table".to_owned());
                 }
@@ -190,6 +199,12 @@ impl State {
         }
         let rebuilt: BTreeSet<String> = self.rebuilt_sets();
         let mut writes: BTreeSet<String> = self.users_of(&rebuilt).into_iter().collect();
+        let is_offload_rebuilt = self.offload.is_rebuilt();
+        if is_offload_rebuilt {
+            writes.extend(self.offloading_chains());
+        } else if self.offload.is_due() {
+            steps.prepare.push(Step::AddFlowtable);
+        }
         writes.extend(self.dirty_chains.iter().filter(|name| self.is_chain_due(name)).cloned());
         let mut rules = (Vec::new(), Vec::new());
         let mut late_chains = Vec::new();
@@ -200,10 +215,14 @@ impl State {
                 None => self.write_chain(name, &mut steps, &mut late_chains, &mut rules),
             }
         }
-        if !rebuilt.is_empty() {
+        if !rebuilt.is_empty() || is_offload_rebuilt {
             // What is to go may look into them as well.
             let doomed = self.dirty_chains.iter().filter(|name| self.is_chain_doomed(name));
             steps.switch.extend(doomed.map(|name| Step::Flush(name.clone())));
+        }
+        if is_offload_rebuilt {
+            let old = Step::DeleteFlowtable(lower::FLOWTABLE.to_owned());
+            steps.switch.extend([old, Step::AddFlowtable]);
         }
         steps.switch.append(&mut late_chains);
         for name in self.dirty_sets.iter().filter(|name| self.is_set_due(name)) {
@@ -251,7 +270,8 @@ impl State {
             late_chains.extend([Step::DeleteChain(name.to_owned()), add()]);
         }
         if !content.rules.is_empty() {
-            let is_early = !is_there && content.chain.base.is_none();
+            let awaits_offload = self.offload.is_rebuilt() && offloads(&content);
+            let is_early = !is_there && content.chain.base.is_none() && !awaits_offload;
             if is_early { &mut rules.0 } else { &mut rules.1 }.push(Step::AddRules(content));
         }
     }
@@ -293,6 +313,7 @@ impl State {
             self.dirty_chains.iter().filter(|name| self.is_chain_doomed(name)).collect();
         let sets: Vec<&String> = self.dirty_sets.iter().filter(|name| self.is_set_doomed(name)).collect();
         let mut switch: Vec<Step> = chains.iter().map(|name| Step::Flush((*name).clone())).collect();
+        switch.extend(self.offload.doomed().into_iter().map(Step::DeleteFlowtable));
         switch.extend(sets.iter().map(|name| Step::DeleteSet((*name).clone())));
         switch.extend(chains.iter().map(|name| Step::DeleteChain((*name).clone())));
         if switch.is_empty() && self.is_table_doomed() {
@@ -336,6 +357,8 @@ impl fmt::Display for Step {
         match self {
             Self::AddTable(table) => write!(f, "add table {}", table.id),
             Self::DeleteTable => f.write_str("delete the table"),
+            Self::AddFlowtable => f.write_str("add the flowtable"),
+            Self::DeleteFlowtable(name) => write!(f, "delete flowtable {name}"),
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
             Self::Flush(chain) => write!(f, "flush chain {chain}"),
             Self::AddRules(content) => write!(f, "{} rules of {}", content.rules.len(), content.chain.name),

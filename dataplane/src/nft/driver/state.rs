@@ -7,6 +7,7 @@ use tortie_api::net::IpVersion;
 use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{BaseChain, Expression, Verdict};
 
+use super::offload::Offload;
 use super::plan::{Step, Steps};
 use super::quarantine::{Quarantine, Thing};
 use super::set::{Actual, Set};
@@ -67,6 +68,8 @@ pub(super) struct State {
     /// Whether anything of this is known.
     pub(super) is_known: bool,
     pub(super) quarantine: Quarantine,
+    /// Connections that skip the rules.
+    pub(super) offload: Offload,
 }
 
 impl State {
@@ -82,6 +85,7 @@ impl State {
             has_table: false,
             is_known: false,
             quarantine: Quarantine::default(),
+            offload: Offload::default(),
         }
     }
 
@@ -221,6 +225,7 @@ impl State {
     /// The kernel's table is gone with all that was in it.
     pub(super) fn forget_all(&mut self) {
         self.has_table = false;
+        self.offload.absent();
         for state in self.chains.values_mut() {
             state.held = Held::Absent;
         }
@@ -243,6 +248,8 @@ impl State {
             match step {
                 Step::AddTable(_) => self.has_table = true,
                 Step::DeleteTable => self.forget_all(),
+                Step::AddFlowtable => self.offload.created(),
+                Step::DeleteFlowtable(name) => self.offload.deleted(name),
                 _ => {}
             }
         }
