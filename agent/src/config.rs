@@ -22,7 +22,7 @@ use tortie_dataplane::feature::BackendChoice;
 use tortie_rules::compile::Config as CompileConfig;
 
 use self::derived::Derived;
-pub use self::hosts::Excluded;
+pub use self::hosts::{Excluded, Pattern};
 pub use self::layers::{Layer, from_environment, from_file, from_resource};
 pub use self::native::{NftablesLayout, NftablesMode, NftablesOptions};
 

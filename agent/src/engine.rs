@@ -17,6 +17,7 @@ mod feed;
 mod kernel;
 mod layers;
 mod mode;
+mod offload;
 mod sets;
 mod sweep;
 mod tenure;

@@ -59,6 +59,43 @@ fn failsafe_port(entry: &str, protocol: &str, port: &str, net: &str) -> Result<F
     Ok(FailsafePort { protocol, port, net })
 }
 
+/// Interfaces whose names hold what a regular expression describes; without one there are none.
+#[derive(Clone, Default)]
+pub struct Pattern(Option<(String, PikeVM)>);
+
+impl Pattern {
+    /// From a regular expression; `none` or nothing is none.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if is_none(text) || text.is_empty() {
+            return Ok(Self::default());
+        }
+        let pattern =
+            PikeVM::new(text).map_err(|error| format!("{text}: not a regular expression: {error}"))?;
+        Ok(Self(Some((text.to_owned(), pattern))))
+    }
+
+    /// Whether the interface of this name is one of them.
+    pub fn holds(&self, interface: &str) -> bool {
+        self.0.as_ref().is_some_and(|(_, pattern)| pattern.is_match(&mut pattern.create_cache(), interface))
+    }
+
+    fn text(&self) -> Option<&str> {
+        self.0.as_ref().map(|(text, _)| &**text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(f)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
 /// Interfaces that count as none of the host's: they have no host endpoint, and their addresses are not its own.
 #[derive(Clone, Default)]
 pub struct Excluded {

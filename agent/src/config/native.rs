@@ -6,6 +6,7 @@ use tortie_rules::compile::Marks;
 use tortie_rules::compile::config::{AllowAction, DenyAction};
 
 use super::Settings;
+use super::hosts::Pattern;
 use super::values::{duration, mask, one_of};
 
 /// Whether rules go into tables of nftables' own, not through iptables.
@@ -45,6 +46,11 @@ pub struct NftablesOptions {
     pub refresh: Duration,
     /// `NftablesLayout`
     pub layout: NftablesLayout,
+    /// `NFTablesFlowTableOffload`: whether established connections skip the rules.
+    pub offload: bool,
+    /// `NFTablesFlowTableDataIfacePattern`: interfaces of the host from which they do, beside those of workloads and
+    /// tunnels.
+    pub offload_interfaces: Pattern,
 }
 
 impl Default for NftablesOptions {
@@ -56,6 +62,8 @@ impl Default for NftablesOptions {
             mark_mask: 0xffff_0000,
             refresh: Duration::from_mins(3),
             layout: NftablesLayout::default(),
+            offload: false,
+            offload_interfaces: Pattern::default(),
         }
     }
 }
@@ -99,5 +107,15 @@ pub(super) fn refresh(s: &mut Settings, value: &str) -> Result<(), String> {
 pub(super) fn layout(s: &mut Settings, value: &str) -> Result<(), String> {
     let choices = [("Chains", NftablesLayout::Chains), ("Tables", NftablesLayout::Tables)];
     s.nftables.layout = one_of(value, &choices)?;
+    Ok(())
+}
+
+pub(super) fn offload(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.offload = one_of(value, &[("All", true), ("Disabled", false)])?;
+    Ok(())
+}
+
+pub(super) fn offload_interfaces(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.offload_interfaces = Pattern::parse(value)?;
     Ok(())
 }

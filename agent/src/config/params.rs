@@ -120,6 +120,8 @@ const PARAMS: &[(&str, Set)] = &[
     }),
     ("nftablesfilterallowaction", native::filter_allow),
     ("nftablesfilterdenyaction", native::filter_deny),
+    ("nftablesflowtabledataifacepattern", native::offload_interfaces),
+    ("nftablesflowtableoffload", native::offload),
     ("nftableslayout", native::layout),
     ("nftablesmangleallowaction", native::mangle_allow),
     ("nftablesmarkmask", native::mark_mask),

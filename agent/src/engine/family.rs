@@ -66,6 +66,16 @@ impl Family {
         Self { version, is_wanted, tables: BTreeMap::new(), native, conntrack, routes }
     }
 
+    /// Connections that could not be deleted since they skip the rules are brought back to these; they are deleted
+    /// when that is tried again.
+    pub(super) fn recall_offloaded(&mut self) {
+        if self.conntrack.driver.take_met_offloaded()
+            && let Some(native) = &mut self.native
+        {
+            native.driver.recall_offloaded();
+        }
+    }
+
     /// Whether all its rules are in force.
     pub(super) fn is_enforced(&self) -> bool {
         self.tables.values().all(|t| t.is_settled(Phase::Enforce))

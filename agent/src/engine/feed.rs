@@ -53,7 +53,8 @@ impl Owned {
 
 impl Feed {
     pub(super) fn new(settings: &Settings, kernel: &Kernel) -> Self {
-        let config = Config { versions: kernel.versions(), ..settings.compile.clone() };
+        let flow_offload = kernel.has_offload();
+        let config = Config { versions: kernel.versions(), flow_offload, ..settings.compile.clone() };
         Self {
             compiler: Compiler::new(kernel.form(), config, kernel.features()),
             settings: settings.clone(),

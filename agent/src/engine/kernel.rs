@@ -24,6 +24,7 @@ use tortie_rules::render::iptables::Features;
 
 use super::compiler::Form;
 use super::family::{Family, usable_tools};
+use super::offload::Offload;
 use super::sets;
 use super::sweep::{Place, Sweep};
 use super::watch::RulesWatch;
@@ -78,6 +79,8 @@ pub(super) struct Kernel {
     /// How often others have changed our tables.
     foreign_changes: u64,
     sweep: Sweep,
+    /// Connections may skip the rules.
+    offload: Option<Offload>,
     /// Why a family that is wanted is left out.
     pub(super) left_out: Vec<SettingProblem>,
 }
@@ -113,6 +116,8 @@ impl Kernel {
                 Err(_) => {}
             }
         }
+        let (offload, missing) = Offload::open(settings, is_native, &mut families);
+        left_out.extend(missing);
         let links = open_links()?;
         let mut kernel = Self {
             prefixes: settings.compile.interface_prefixes.clone(),
@@ -133,6 +138,7 @@ impl Kernel {
             is_taking_over: true,
             foreign_changes: 0,
             sweep: Sweep::new(place, features, options, settings.iptables_refresh),
+            offload,
             left_out,
         };
         let links: Vec<Link> = kernel.links.iter().cloned().collect();
@@ -204,6 +210,9 @@ impl Kernel {
     }
 
     fn take_link(&mut self, event: &LinkEvent) {
+        if let Some(offload) = &self.offload {
+            offload.take_link(event, &mut self.families);
+        }
         let routes = self.families.iter_mut().filter_map(|f| f.routes.as_mut());
         routes.for_each(|r| r.driver.handle_link(event));
         match event {
@@ -248,6 +257,11 @@ impl Kernel {
     /// How rules are wanted: by [`Kernel::change_table`], or typed by [`Kernel::change_rules`].
     pub(super) fn form(&self) -> Form {
         if self.is_native() { Form::Typed(self.layout) } else { Form::Text }
+    }
+
+    /// Whether connections may skip the rules: wanted, and possible here.
+    pub(super) const fn has_offload(&self) -> bool {
+        self.offload.is_some()
     }
 
     /// Wants a change of what would be one of iptables' tables.
@@ -335,6 +349,7 @@ impl Kernel {
                 let mut connect: Vec<&mut dyn Steer> = vec![&mut self.sysctls, &mut family.conntrack];
                 connect.extend(family.routes.as_mut().map(|r| r as &mut dyn Steer));
                 done.merge(pass(&mut connect, &[Phase::Connect], now));
+                family.recall_offloaded();
             }
         }
         if self.families.iter().all(Family::is_enforced) {
@@ -432,7 +447,10 @@ impl Kernel {
 
     /// What is not as it should be and yet cuts nothing that policy allows: the node is as ready as without it.
     pub(super) fn notes(&self) -> Vec<Problem> {
-        self.sysctls.driver.notes()
+        let natives = self.families.iter().filter_map(|f| f.native.as_ref());
+        let mut notes = self.sysctls.driver.notes();
+        notes.extend(natives.flat_map(|native| native.driver.offload_notes()));
+        notes
     }
 
     /// Interfaces of endpoints that are not there or not running.
