@@ -13,6 +13,7 @@
 //! | [`refused`] | what the kernel does not take |
 //! | [`health`] | readiness and liveness |
 //! | [`metrics`] | what Prometheus is told |
+//! | [`offload`] | connections that skip the rules |
 //! | [`hosts`] | host endpoints and interfaces |
 //! | [`flows`] | established connections, and addresses on the way out |
 //! | [`sharing`] | agents beside each other |
@@ -30,6 +31,7 @@ mod health;
 mod hosts;
 mod lifecycle;
 mod metrics;
+mod offload;
 mod pods;
 mod refused;
 mod scene;
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         hosts::trials(),
         lifecycle::trials(),
         metrics::trials(),
+        offload::trials_here(),
         pods::trials(),
         refused::trials(),
         settings::trials(),
@@ -86,7 +89,8 @@ fn main() -> ExitCode {
         takeover::trials(),
         vm::trials(),
     ];
-    let mut trials = trials.into_iter().flatten().collect();
+    let mut trials: Vec<Trial> = trials.into_iter().flatten().collect();
+    trials.extend(vm::only_there(offload::trials));
     vm::choose(&mut trials);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
