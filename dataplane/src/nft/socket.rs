@@ -21,6 +21,8 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// `NFNL_BATCH_GENID`.
 const BATCH_GENERATION: u16 = 1;
+/// So often a set is read again before it counts as one that keeps changing.
+const READINGS: usize = 32;
 /// `NFTA_GEN_ID`.
 const GENERATION_ID: u16 = 1;
 
@@ -276,9 +278,27 @@ impl Socket {
     /// The elements of a set, in the order of their keys. Those of a set of intervals are intervals, also where both ends
     /// are the same.
     ///
+    /// While the kernel makes a hash larger, which it does behind the back of who filled it, a dump of several messages
+    /// misses elements and repeats others. So a hash is read until it reads the same twice.
+    ///
     /// # Errors
-    /// When they cannot be read; `ENOENT` when there is no such set.
+    /// When they cannot be read; `ENOENT` when there is no such set; [`NetlinkError::Unsteady`] when they keep changing.
     pub fn elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<Element>, NetlinkError> {
+        let mut found = self.elements_once(table, set)?;
+        if set.interval {
+            return Ok(found);
+        }
+        for _ in 0..READINGS {
+            let again = self.elements_once(table, set)?;
+            if again == found {
+                return Ok(found);
+            }
+            found = again;
+        }
+        Err(NetlinkError::Unsteady)
+    }
+
+    fn elements_once(&mut self, table: &TableId, set: &Set) -> Result<Vec<Element>, NetlinkError> {
         let body = |w: &mut Writer<'_>| {
             w.raw(&header(table.family));
             w.text(1, &table.name);
