@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         what_felix_layout_needs_is_taken_as_it_is_and_nothing_is_done_twice,
         what_others_do_to_the_table_is_undone_in_one_transaction,
         tables_of_others_are_left_alone,
+        a_leftover_rule_takes_a_set_of_its_own_along,
         a_member_more_is_one_send_however_large_the_set,
         a_set_of_addresses_becomes_one_of_ranges_under_the_rules_that_use_it,
         networks_within_networks_are_one_range,
@@ -451,6 +452,18 @@ fn tables_of_others_are_left_alone() {
     );
     assert_eq!(repair(&mut driver, &mut watch), Report::default());
     assert_eq!(sh("nft list table ip others; nft list table inet calico"), before);
+}
+
+fn a_leftover_rule_takes_a_set_of_its_own_along() {
+    sh("nft add table ip calico; nft add chain ip calico filter-cali-old; \
+         nft 'add rule ip calico filter-cali-old tcp dport { 80, 443 } drop'");
+    let mut driver = driver(IpVersion::V4);
+    want_chain(&mut driver, Table::Filter, "cali-new", Vec::new());
+    driver.observe().unwrap();
+    assert_eq!(apply(&mut driver).problems, []);
+    assert!(settled(&driver));
+    let listed = sh("nft list table ip calico");
+    assert!(listed.contains("filter-cali-new") && !listed.contains("filter-cali-old"), "{listed}");
 }
 
 fn host(number: u32) -> Member {

@@ -53,6 +53,8 @@ pub struct SetEntry {
     pub name: String,
     /// Its number.
     pub handle: u64,
+    /// A rule's own, without a name that counts: it goes with that rule. We make none.
+    pub is_anonymous: bool,
     /// It, if it is something that we could have made.
     pub set: Result<Set, Foreign>,
 }

@@ -17,7 +17,8 @@ pub(super) const RULE_CHAIN: u16 = 2;
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const SET_NAME: u16 = 2;
 
-/// `NFT_SET_*`.
+/// `NFT_SET_*`. Anonymous is what `nft` makes of a set that is written in a rule.
+const SET_ANONYMOUS: u32 = 0x1;
 const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
 const SET_TIMEOUT: u32 = 0x10;

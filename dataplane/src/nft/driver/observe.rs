@@ -132,6 +132,10 @@ impl NftTable {
     }
 
     fn take_set(&mut self, entry: &SetEntry) {
+        // It comes and goes with its rule, and cannot be deleted.
+        if entry.is_anonymous {
+            return;
+        }
         let set = self.state.sets.entry(entry.name.clone()).or_insert_with(|| Set::new(Actual::Absent));
         match &entry.set {
             Ok(found) => set.observed(found),

@@ -8,8 +8,8 @@ use super::super::entry::{ChainEntry, FlowtableEntry, SetEntry, TableEntry, Unre
 use super::super::expression::{LIST_ELEMENT, read_one};
 use super::super::{HEADER_LEN, numbers, userdata};
 use super::{
-    CHAIN_NAME, DATA_VERDICT, SET_CONCAT, SET_DYNAMIC, SET_EXPRESSIONS, SET_INTERVAL, SET_MAP, SET_NAME,
-    SET_TIMEOUT, TABLE, key_len,
+    CHAIN_NAME, DATA_VERDICT, SET_ANONYMOUS, SET_CONCAT, SET_DYNAMIC, SET_EXPRESSIONS, SET_INTERVAL, SET_MAP,
+    SET_NAME, SET_TIMEOUT, TABLE, key_len,
 };
 use crate::netlink::{Attribute, Attributes, NetlinkError, be32, be64};
 
@@ -157,7 +157,7 @@ pub fn read_set(payload: &[u8]) -> Result<SetEntry, NetlinkError> {
     }
     let name = fields.name.clone().ok_or(NetlinkError::Malformed("set without a name"))?;
     let set = Unread::split(read_set_fields(name.clone(), &fields))?;
-    Ok(SetEntry { name, handle: fields.handle, set })
+    Ok(SetEntry { name, handle: fields.handle, is_anonymous: fields.flags & SET_ANONYMOUS != 0, set })
 }
 
 fn read_set_fields(name: String, fields: &SetFields<'_>) -> Result<Set, Unread> {
