@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use libtest_mimic::Failed;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use tortie_api::control::Status;
 use tortie_tests::lab::{Netns, Programs};
 
 use crate::Outcome;
-use crate::scene::{Backend, eventually, native_lines};
+use crate::scene::{Backend, DEADLINE, eventually, native_lines};
 
 /// The state of most tests: two workloads, `web` and `db`, and five policies with rules of every kind.
 pub(crate) const POLICIES: &str = "04-policies";
@@ -273,11 +274,25 @@ impl Node {
     pub(crate) fn counters(&self, backend: Backend) -> Result<Vec<(String, String)>, Failed> {
         let mut all = Vec::new();
         for program in ["iptables", "ip6tables"] {
-            let text = self.netns.check(&format!("{program}-{}-save", backend.name()), &["-c"], "")?;
+            let text = self.save(program, backend, &["-c"])?;
             let lines = text.lines().filter_map(|line| line.split_once("] "));
             all.extend(lines.map(|(count, rule)| (format!("{program} {rule}"), format!("{count}]"))));
         }
         Ok(all)
+    }
+
+    /// What a `save` program says. It fails when a set goes after it has read the rule that named it.
+    fn save(&self, program: &str, backend: Backend, args: &[&str]) -> Result<String, Failed> {
+        let program = format!("{program}-{}-save", backend.name());
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.netns.check(&program, args, "") {
+                Err(error)
+                    if error.to_string().contains("in kernel doesn't exist") && Instant::now() < deadline => {
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 
     /// All that Felix, or an agent, has in this kernel, but for what the other back end holds: in lines that are the
@@ -304,7 +319,7 @@ impl Node {
         }
         let mut all = Vec::new();
         for program in ["iptables", "ip6tables"] {
-            let text = self.netns.check(&format!("{program}-{}-save", backend.name()), &[], "")?;
+            let text = self.save(program, backend, &[])?;
             let mut table = "";
             for line in text.lines() {
                 let line = line.split(" [").next().unwrap_or(line).trim_end();
