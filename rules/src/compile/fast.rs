@@ -29,6 +29,7 @@ mod key;
 mod list;
 mod members;
 mod outcome;
+mod own;
 mod row;
 mod row_chain;
 mod sets;

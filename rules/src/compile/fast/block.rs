@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! cali-pl-…   set the accept mark
-//!             ip saddr . meta l4proto . th dport vmap @cali-pl-…-c    cells of single addresses with short rows
-//!             ip saddr vmap @cali-pl-…-h      what else these are told, and single addresses with longer rows
+//!             ip saddr . meta l4proto . th dport vmap @cali-pl-…-c    what single addresses are told of single ports
+//!             ip saddr vmap @cali-pl-…-h      what else they are told, and those with a row of their own
 //!             ip saddr 10.0.0.0/8 goto …      networks, if there are few
 //!             ip saddr vmap @cali-pl-…-n      networks, if there are many: disjoint ranges
 //!             goto …                          all other addresses
 //! ```
 //!
-//! Single addresses are members of sets, and networks of one address. The cells of short rows, of a few single ports
-//! that are allowed or dropped, stand in a map of their own, without a chain: see `outcome` for what that is worth.
+//! Single addresses are members of sets, and networks of one address. What they are told of a few single ports stands
+//! in a map of its own, without a chain: see `outcome` for what that is worth; and only that in which they differ from
+//! the addresses around them, so that a rule for any address touches no element (see `own`).
 //!
 //! Two addresses are in one class if the same rules apply to them. Networks cut the address space into stretches in
 //! which only membership of single addresses still tells them apart; an address that is told what its stretch is told
@@ -33,8 +34,8 @@ pub(super) use self::edit::PlainStep;
 use self::stretches::Stretch;
 use super::members::{Members, SetNumber};
 use super::outcome::{End, Logs, Outcome, Palette};
+use super::own::Own;
 use super::row::{Decision, Row, RowBuilder};
-use super::row_chain::ShortRow;
 use super::step::{ProtocolTest, Step};
 use crate::compile::chains::Chains;
 use crate::ruleset::{Side, Verdict};
@@ -132,9 +133,9 @@ type Present = SmallVec<[SetNumber; 4]>;
 #[derive(Debug)]
 struct Class {
     row: Row<Outcome>,
+    verdicts: Row<Verdict>,
     /// What leads to the row's chain, or the one thing that the row says.
     verdict: Verdict,
-    short: Option<ShortRow>,
 }
 
 type Known = Arc<Class>;
@@ -164,8 +165,12 @@ pub(super) struct Block {
     /// Whether the maps of single addresses are looked into: of cells, of all else.
     in_use: [bool; 2],
     /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
-    emitted: Vec<(u128, u128, Verdict)>,
+    emitted: Vec<(u128, u128, Known)>,
     known: FxHashMap<(usize, Present), Known>,
+    /// What is told by elements of an address of a class. Depends on `known`, and on the surroundings.
+    own: FxHashMap<(usize, Present), Arc<Own>>,
+    /// Whether `own` has all classes that elements were made for.
+    is_own_complete: bool,
     /// Rows in use or used since the block was built.
     rows: BTreeSet<Verdict>,
     /// Their cells, and how many of them have maps.
@@ -200,6 +205,8 @@ impl Block {
             in_use: [false; 2],
             emitted: Vec::new(),
             known: FxHashMap::default(),
+            own: FxHashMap::default(),
+            is_own_complete: false,
             rows: BTreeSet::new(),
             cells: 0,
             mapped: 0,

@@ -109,6 +109,36 @@ pub(super) struct Cells<T> {
     pub(super) default: T,
 }
 
+/// The cells of one protocol of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LineOf<'a, T> {
+    ports: &'a [(u16, u16, T)],
+    /// See [`Cells::default`].
+    pub(super) default: &'a T,
+}
+
+impl<T: PartialEq> LineOf<'_, T> {
+    /// What packets to a port are told.
+    pub(super) fn at(&self, port: u16) -> &T {
+        let place = self.ports.partition_point(|(_, last, _)| *last < port);
+        self.ports.get(place).filter(|(first, ..)| *first <= port).map_or(self.default, |(.., value)| value)
+    }
+
+    /// Ranges of ports that are told something else than in another line, in order. Neighbours may be told different
+    /// things.
+    pub(super) fn differing(&self, other: &Self) -> Vec<(u16, u16)> {
+        let mut starts = vec![0];
+        for (first, last, _) in self.ports.iter().chain(other.ports) {
+            starts.push(*first);
+            starts.extend(last.checked_add(1));
+        }
+        starts.sort_unstable();
+        starts.dedup();
+        let ends = starts.iter().skip(1).map(|start| start - 1).chain([u16::MAX]);
+        starts.iter().copied().zip(ends).filter(|(first, _)| self.at(*first) != other.at(*first)).collect()
+    }
+}
+
 /// What a class of addresses is told. `T` is the outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Row<T> {
@@ -122,6 +152,16 @@ impl<T> Row<T> {
     /// Whether all packets are told the same.
     pub(super) const fn is_constant(&self) -> bool {
         self.protocols.is_empty()
+    }
+
+    /// What packets of one protocol are told.
+    pub(super) fn line(&self, protocol: u8) -> LineOf<'_, T> {
+        let place = self.protocols.binary_search_by_key(&protocol, |(number, _)| *number);
+        let cells = place.ok().and_then(|place| self.protocols.get(place));
+        cells.map_or(LineOf { ports: &[], default: &self.others }, |(_, cells)| LineOf {
+            ports: &cells.ports,
+            default: &cells.default,
+        })
     }
 
     /// The same with other values.

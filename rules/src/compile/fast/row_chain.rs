@@ -29,36 +29,6 @@ const FEW_RANGES: usize = 4;
 /// Ranges up to this width become single ports where there is a map for these.
 const NARROW: u16 = 16;
 
-/// Cells of a row that become elements of the addresses that are told it.
-const SHORT: usize = 4;
-
-/// A row of few cells, each of a single port and without a chain to lead to.
-#[derive(Clone, Debug)]
-pub(super) struct ShortRow {
-    /// Protocol, port, what they are told.
-    pub(super) cells: Vec<(u8, u16, Verdict)>,
-    /// What all other packets are told.
-    pub(super) otherwise: Verdict,
-}
-
-/// The row as a short one, if it is.
-pub(super) fn short(row: &Row<Verdict>) -> Option<ShortRow> {
-    let mut short = Vec::new();
-    for (protocol, cells) in &row.protocols {
-        for (first, last, verdict) in &cells.ports {
-            let fits = first == last && short.len() < SHORT && verdict.target().is_none();
-            if !fits {
-                return None;
-            }
-            short.push((*protocol, *first, verdict.clone()));
-        }
-        if cells.default != row.others {
-            return None;
-        }
-    }
-    (!short.is_empty()).then(|| ShortRow { cells: short, otherwise: row.others.clone() })
-}
-
 /// Whether the row's chain looks into a map of its own.
 pub(super) fn has_map<T>(row: &Row<T>) -> bool {
     cells(row) > FEW_CELLS

@@ -85,27 +85,39 @@ impl Block {
             changed.iter().flat_map(|rule| rule.sets.iter().chain(&rule.not_sets)).copied().collect();
         sets.sort_unstable();
         sets.dedup();
-        let (came, went) = sets.into_iter().partition(|set| self.atoms.contains_key(set));
-        self.known.clear();
         match touched {
-            Some(touched) => self.touch(&touched, members, chains)?,
-            None => self.make_tables(members, chains)?,
+            Concerned::Some(touched) => {
+                // Whom a rule for sets is for is in one of these.
+                let is_in = |present: &[SetNumber]| sets.iter().any(|set| present.binary_search(set).is_ok());
+                self.known.retain(|(_, present), _| !is_in(present));
+                self.own.retain(|(_, present), _| !is_in(present));
+                self.touch(&touched, members, chains)?;
+            }
+            Concerned::All => self.touch_everybody(members, chains)?,
+            Concerned::AllBut => self.make_tables(members, chains)?,
         }
+        let (came, went) = sets.into_iter().partition(|set| self.atoms.contains_key(set));
         Ok(AtomChange { came, went })
     }
 }
 
-/// Whom some rules may be for; nothing where that may be everybody.
-fn concerned(rules: &[&Rule], left: &dyn Fn(SetNumber) -> Touched, members: &Members) -> Option<Touched> {
+/// Whom some rules may be for.
+enum Concerned {
+    Some(Touched),
+    All,
+    /// All but some networks, which may part the address space in other places than before.
+    AllBut,
+}
+
+fn concerned(rules: &[&Rule], left: &dyn Fn(SetNumber) -> Touched, members: &Members) -> Concerned {
     let mut touched = Touched::default();
+    let mut are_all = false;
     for rule in rules {
         let peer = &rule.step.step.peer;
         // Where networks begin and end the address space is cut anew.
         touched.ranges.extend(peer.nets.iter().flat_map(AddressSet::ranges));
         touched.ranges.extend(peer.not_nets.ranges());
-        if rule.sets.is_empty() && peer.nets.is_none() {
-            return None;
-        }
+        are_all |= rule.sets.is_empty() && peer.nets.is_none();
         // Of all its sets: what is no longer asked for must be forgotten, too.
         for set in rule.sets.iter().chain(&rule.not_sets) {
             touched.extend(left(*set));
@@ -114,5 +126,9 @@ fn concerned(rules: &[&Rule], left: &dyn Fn(SetNumber) -> Touched, members: &Mem
             touched.ranges.extend(members.ranges());
         }
     }
-    Some(touched)
+    match (are_all, touched.is_empty()) {
+        (false, _) => Concerned::Some(touched),
+        (true, true) => Concerned::All,
+        (true, false) => Concerned::AllBut,
+    }
 }

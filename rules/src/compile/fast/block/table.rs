@@ -9,21 +9,17 @@ use ipnet::IpNet;
 use super::stretches::{Stretch, networks};
 use super::{Block, Class, Known, Limits, Present, TooComplex};
 use crate::compile::chains::Chains;
-use crate::compile::fast::members::{Members, Touched};
-use crate::compile::fast::row_chain::{ShortRow, action, has_map, look_up, short};
+use crate::compile::fast::members::{Members, SetMembers, Touched};
+use crate::compile::fast::own::{Own, own};
+use crate::compile::fast::row_chain::{action, has_map, look_up};
 use crate::compile::fast::step::{address, last_address};
 use crate::ruleset::{Action, Chain, Key, KeyField, MapType, Match, Rule, Verdict};
 
 /// Networks that are asked one by one rather than looked up.
 const FEW_NETWORKS: usize = 4;
 
-/// The elements of an address.
-struct Elements {
-    address: Key,
-    /// What it is told beside its cells, if that is not what its surroundings are told.
-    otherwise: Option<Verdict>,
-    cells: Vec<(Key, Verdict)>,
-}
+/// Classes to be remembered. Those that come and go with members leave their mark.
+const KNOWN: usize = 65_536;
 
 /// How networks are asked for.
 struct Layout {
@@ -46,10 +42,10 @@ impl Block {
         (self.work, self.default) = (0, None);
         (self.cells, self.mapped) = (0, 0);
         self.rows.clear();
-        self.known.clear();
+        self.forget_known();
         self.cut(members)?;
-        let singles = self.evaluate_stretches(chains)?;
-        let mut hosts = singles.singles.clone();
+        let layout = self.evaluate_stretches(chains)?;
+        let mut hosts = layout.singles.clone();
         for set in self.atoms().filter_map(|number| members.get(number)) {
             hosts.extend(set.hosts());
         }
@@ -58,10 +54,12 @@ impl Block {
         }
         let mut elements = [BTreeMap::new(), BTreeMap::new()];
         for host in hosts {
-            let of_host = self.elements(host, members, chains)?;
-            elements[0].extend(of_host.cells);
-            elements[1].extend(of_host.otherwise.map(|verdict| (of_host.address, verdict)));
+            let own = self.own_of(host, members, chains)?;
+            elements[0].extend(self.cells(host, &own));
+            elements[1]
+                .extend(own.otherwise.clone().map(|verdict| (Key::Address(self.address(host)), verdict)));
         }
+        self.is_own_complete = true;
         if elements[0].len().max(elements[1].len()) > self.limits.elements {
             return Err(TooComplex);
         }
@@ -69,7 +67,7 @@ impl Block {
         for (map, elements) in Self::maps_of(&self.name).iter().zip(elements) {
             chains.set_elements(map, elements);
         }
-        self.program(singles, chains);
+        self.program(layout, chains);
         Ok(())
     }
 
@@ -88,13 +86,16 @@ impl Block {
         chains: &mut Chains,
     ) -> Result<(), TooComplex> {
         self.work = 0;
+        if self.known.len() > KNOWN {
+            self.forget_known();
+        }
         let mut layout = None;
         let mut hosts: BTreeSet<u128> = touched.hosts.iter().copied().collect();
         if !touched.ranges.is_empty() {
             let default = self.default.as_ref().map(|known| known.verdict.clone());
             let before: BTreeSet<u128> = singles(&self.stretches).collect();
             self.cut(members)?;
-            self.known.clear();
+            self.forget_known();
             layout = Some(self.evaluate_stretches(chains)?);
             if self.default.as_ref().map(|known| &known.verdict) != default.as_ref() {
                 return self.make_tables(members, chains);
@@ -106,22 +107,60 @@ impl Block {
                 hosts.extend(members.hosts_in(*first, *last).filter(is_ours));
             }
         }
+        self.update(hosts, layout, members, chains)
+    }
+
+    /// Takes a change of rules for any address: what networks are told, and the elements of those that differ from
+    /// their surroundings in something else than before.
+    pub(super) fn touch_everybody(
+        &mut self,
+        members: &Members,
+        chains: &mut Chains,
+    ) -> Result<(), TooComplex> {
+        if !self.is_own_complete {
+            return self.make_tables(members, chains);
+        }
+        let before = std::mem::take(&mut self.own);
+        (self.work, self.cells, self.mapped) = (0, 0, 0);
+        self.rows.clear();
+        self.known.clear();
+        let layout = self.evaluate_stretches(chains)?;
+        let mut hosts: BTreeSet<u128> = singles(&self.stretches).collect();
+        for ((stretch, present), old) in before {
+            if *self.own_of_class(stretch, present.clone(), chains)? != *old {
+                let Stretch { first, last, .. } = self.stretches[stretch];
+                let all = present.iter().filter_map(|set| members.get(*set)).flat_map(SetMembers::hosts);
+                hosts.extend(all.filter(|host| (first..=last).contains(*host)));
+            }
+        }
+        self.update(hosts, Some(layout), members, chains)
+    }
+
+    /// Brings the elements of some addresses up to date.
+    fn update(
+        &mut self,
+        hosts: BTreeSet<u128>,
+        layout: Option<Layout>,
+        members: &Members,
+        chains: &mut Chains,
+    ) -> Result<(), TooComplex> {
         self.want_maps(chains);
         let [cells, map, _] = Self::maps_of(&self.name);
         for host in hosts {
-            let of_host = self.elements(host, members, chains)?;
-            let of_address = address(self.version, host);
+            let own = self.own_of(host, members, chains)?;
+            let new: BTreeMap<Key, Verdict> = self.cells(host, &own).collect();
+            let of_address = self.address(host);
             let first = Key::AddressProtocolPort(of_address, 0, 0);
             let last = Key::AddressProtocolPort(of_address, u8::MAX, u16::MAX);
             for key in chains.keys_in(&cells, first, last) {
-                if !of_host.cells.iter().any(|(cell, _)| *cell == key) {
+                if !new.contains_key(&key) {
                     chains.set_element(&cells, key, None);
                 }
             }
-            for (key, verdict) in of_host.cells {
+            for (key, verdict) in new {
                 chains.set_element(&cells, key, Some(verdict));
             }
-            chains.set_element(&map, of_host.address, of_host.otherwise);
+            chains.set_element(&map, Key::Address(of_address), own.otherwise.clone());
         }
         // With its first element a map comes into use, and with its last it goes out of it.
         if layout.is_some() || self.in_use != self.filled(chains) {
@@ -137,42 +176,60 @@ impl Block {
         if elements > self.limits.elements { Err(TooComplex) } else { Ok(()) }
     }
 
+    pub(super) fn forget_known(&mut self) {
+        self.known.clear();
+        self.own.clear();
+        self.is_own_complete = false;
+    }
+
     /// Whether the maps of single addresses have elements.
     fn filled(&self, chains: &Chains) -> [bool; 2] {
         let [cells, hosts, _] = Self::maps_of(&self.name);
         [cells, hosts].map(|map| chains.map_len(&map) > 0)
     }
 
-    /// The elements of an address.
-    fn elements(
-        &mut self,
-        host: u128,
-        members: &Members,
-        chains: &mut Chains,
-    ) -> Result<Elements, TooComplex> {
+    /// What elements of an address tell it.
+    fn own_of(&mut self, host: u128, members: &Members, chains: &mut Chains) -> Result<Arc<Own>, TooComplex> {
         let stretch = self.stretch_of(host);
         let present = self.present(&self.stretches[stretch], members, host);
-        let known = self.known_of(stretch, present, chains)?;
-        let at = self.emitted.partition_point(|(first, ..)| *first <= host);
-        let emitted = at.checked_sub(1).map(|at| &self.emitted[at]).filter(|(_, last, _)| *last >= host);
-        let behind = emitted.map(|(.., v)| v).or(self.default.as_ref().map(|known| &known.verdict));
-        let of_address = address(self.version, host);
-        let mut elements = Elements { address: Key::Address(of_address), otherwise: None, cells: Vec::new() };
-        if behind == Some(&known.verdict) {
-            return Ok(elements);
-        }
-        if let Some(ShortRow { cells, otherwise }) = &known.short {
-            let cell = |(protocol, port, verdict): &(u8, u16, Verdict)| {
-                (Key::AddressProtocolPort(of_address, *protocol, *port), verdict.clone())
-            };
-            elements.cells = cells.iter().map(cell).collect();
-            elements.otherwise = Some(otherwise.clone()).filter(|verdict| behind != Some(verdict));
-            self.ensure(elements.otherwise.as_ref(), &known, chains);
-        } else {
-            elements.otherwise = Some(known.verdict.clone());
-            self.ensure(Some(&known.verdict), &known, chains);
-        }
-        Ok(elements)
+        self.own_of_class(stretch, present, chains)
+    }
+
+    fn own_of_class(
+        &mut self,
+        stretch: usize,
+        present: Present,
+        chains: &mut Chains,
+    ) -> Result<Arc<Own>, TooComplex> {
+        let key = (stretch, present);
+        let known = self.known_of(stretch, key.1.clone(), chains)?;
+        let told = match self.own.get(&key) {
+            Some(own) => own.clone(),
+            None => {
+                let row = || Own { cells: Vec::new(), otherwise: Some(known.verdict.clone()) };
+                let told = self.surroundings(self.stretches[stretch].first);
+                let told = told.and_then(|around| own(&known.verdicts, &around.verdicts)).unwrap_or_else(row);
+                let told = Arc::new(told);
+                self.own.insert(key, told.clone());
+                told
+            }
+        };
+        self.ensure(told.otherwise.as_ref(), &known, chains);
+        Ok(told)
+    }
+
+    /// What an address is told that has no element of its own.
+    fn surroundings(&self, address: u128) -> Option<&Known> {
+        let at = self.emitted.partition_point(|(first, ..)| *first <= address);
+        let emitted = at.checked_sub(1).map(|at| &self.emitted[at]).filter(|(_, last, _)| *last >= address);
+        emitted.map(|(.., known)| known).or(self.default.as_ref())
+    }
+
+    fn cells<'a>(&self, host: u128, own: &'a Own) -> impl Iterator<Item = (Key, Verdict)> + use<'a> {
+        let address = self.address(host);
+        own.cells.iter().map(move |(protocol, port, verdict)| {
+            (Key::AddressProtocolPort(address, *protocol, *port), verdict.clone())
+        })
     }
 
     /// Puts the chains of a class in place again, where nobody has referred to them meanwhile.
@@ -206,7 +263,7 @@ impl Block {
         if self.rows.len() > rows || self.cells > cells || self.mapped > maps {
             return Err(TooComplex);
         }
-        let known = Arc::new(Class { row, verdict, short: short(&verdicts) });
+        let known = Arc::new(Class { row, verdicts, verdict });
         self.known.insert(key, known.clone());
         Ok(known)
     }
@@ -233,20 +290,20 @@ impl Block {
     /// Neighbours that are told the same are one range; those that are told the default are none.
     fn lay_out(&mut self) -> Layout {
         let default = self.default.as_ref().map(|known| &known.verdict);
-        let mut ranges: Vec<(u128, u128, Verdict)> = Vec::new();
+        let mut ranges: Vec<(u128, u128, Known)> = Vec::new();
         for (stretch, known) in self.stretches.iter().zip(&self.of_stretches) {
             if default == Some(&known.verdict) {
                 continue;
             }
             match ranges.last_mut() {
-                Some((_, last, verdict)) if *verdict == known.verdict && *last + 1 == stretch.first => {
+                Some((_, last, of)) if of.verdict == known.verdict && *last + 1 == stretch.first => {
                     *last = stretch.last;
                 }
-                _ => ranges.push((stretch.first, stretch.last, known.verdict.clone())),
+                _ => ranges.push((stretch.first, stretch.last, known.clone())),
             }
         }
         let width = self.width();
-        let count = |ranges: &[(u128, u128, Verdict)]| -> usize {
+        let count = |ranges: &[(u128, u128, Known)]| -> usize {
             ranges.iter().take(FEW_NETWORKS + 1).map(|(a, b, _)| networks(*a, *b, width).len()).sum()
         };
         let mut singles = BTreeSet::new();
@@ -255,11 +312,14 @@ impl Block {
                 ranges.iter().filter(|(first, last, _)| first == last).map(|(host, ..)| *host).collect();
             ranges.retain(|(first, last, _)| first != last);
         }
-        self.emitted.clone_from(&ranges);
-        if count(&ranges) > FEW_NETWORKS {
-            Layout { rules: Vec::new(), singles, ranges }
+        let emitted =
+            ranges.iter().map(|(first, last, known)| (*first, *last, known.verdict.clone())).collect();
+        let are_few = count(&ranges) <= FEW_NETWORKS;
+        self.emitted = ranges;
+        if are_few {
+            Layout { rules: emitted, singles, ranges: Vec::new() }
         } else {
-            Layout { rules: ranges, singles, ranges: Vec::new() }
+            Layout { rules: Vec::new(), singles, ranges: emitted }
         }
     }
 
