@@ -31,7 +31,7 @@ pub use object::{read_chain, read_flowtable, read_set, read_table};
 pub use probe::lacks_flowtables;
 pub use socket::{CommitError, Failure, Generation, Socket};
 pub use transaction::{Object, ObjectKind, Removal, Transaction};
-pub use watch::{Change, Commit, Heard, Watch};
+pub use watch::{Change, Commit, Ear, Heard, Watch};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10;

@@ -17,6 +17,8 @@ mod shapes;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::{Outcome, sh, try_sh};
 use layout::{Layout, rare_layout};
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         sixteen_bytes_behind_sixteen_bytes_make_a_key,
         a_watch_tells_who_touched_what,
         lost_events_are_told,
+        what_is_committed_unheard_is_not_told_and_nothing_of_others_is_missed,
     ]);
     common::run(tests)
 }
@@ -621,4 +624,61 @@ fn lost_events_are_told() {
     committed(&mut Socket::new(), &mut large(&TableId::new(Family::Ipv4, "other")));
     assert!(watch.poll().lost);
     assert!(!watch.poll().lost, "it is told once");
+}
+
+/// Others commit all the time meanwhile, and each of their commits is heard of, or else it is said that some were not.
+fn what_is_committed_unheard_is_not_told_and_nothing_of_others_is_missed() {
+    let mut watch = Watch::open().unwrap();
+    let (ear, mut socket, id) = (watch.ear(), Socket::new(), small().0);
+    assert!(!socket.commit_unheard(&mut large(&id), &ear).unwrap(), "nobody else is here");
+    assert_eq!(watch.poll(), tortie_dataplane::nft::Heard::default());
+    let mut again = Transaction::new();
+    for chain in 0..10 {
+        let name = format!("cali-{chain}");
+        again.flush_chain(&id, &name);
+        (0..100).for_each(|_| again.add_rule(&id, &name, &rule(Verdict::Return)));
+    }
+    let (stop, has_begun) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (mut written, mut heard, mut undisturbed) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for round in 0..40 {
+        stop.store(false, Ordering::Relaxed);
+        has_begun.store(false, Ordering::Relaxed);
+        let outcome = thread::scope(|scope| {
+            let others = scope.spawn(|| write_until(&stop, &has_begun, round));
+            while !has_begun.load(Ordering::Relaxed) && !others.is_finished() {
+                thread::yield_now();
+            }
+            let outcome = socket.commit_unheard(&mut again, &ear);
+            stop.store(true, Ordering::Relaxed);
+            written.extend(others.join().unwrap());
+            outcome
+        });
+        let told = watch.poll();
+        assert!(!told.lost);
+        let names = told.commits.iter().flat_map(|commit| &commit.changes);
+        heard.extend(names.map(|change| change.table().name.clone()));
+        match outcome {
+            // What was missed is known to be missing.
+            Ok(true) | Err(CommitError::Stale { ahead: 0 }) => heard.extend(written.iter().cloned()),
+            Ok(false) => undisturbed += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(written.is_subset(&heard), "not heard of: {:?}", written.difference(&heard));
+    }
+    assert!(!written.is_empty() && undisturbed < 40, "{} by others, {undisturbed}", written.len());
+}
+
+/// Makes tables, one after the other. Returns their names.
+fn write_until(stop: &AtomicBool, has_begun: &AtomicBool, round: usize) -> Vec<String> {
+    let mut socket = Socket::new();
+    let mut names = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let name = format!("other-{round}-{}", names.len());
+        let mut transaction = Transaction::new();
+        transaction.add_table(&table(&name));
+        committed(&mut socket, &mut transaction);
+        names.push(name);
+        has_begun.store(true, Ordering::Relaxed);
+    }
+    names
 }

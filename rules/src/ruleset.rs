@@ -266,6 +266,8 @@ pub enum Action {
         key: Vec<KeyField>,
         /// The map's name.
         map: String,
+        /// See [`Map::all`].
+        all: Option<Verdict>,
     },
 }
 

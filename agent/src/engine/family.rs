@@ -7,6 +7,7 @@ use tortie_api::net::IpVersion;
 use tortie_dataplane::conntrack::Conntrack;
 use tortie_dataplane::feature::{self, Backend};
 use tortie_dataplane::iptables::{self, IptablesTable, Tools, Writers};
+use tortie_dataplane::nft::Ear;
 use tortie_dataplane::nft::driver::NftTable;
 use tortie_dataplane::reconcile::Phase;
 use tortie_dataplane::route::{Routes, RoutesConfig};
@@ -58,8 +59,12 @@ impl Family {
         is_wanted: bool,
         options: &iptables::Options,
         (settings, check): (&Settings, Duration),
+        ear: Option<Ear>,
     ) -> Self {
-        let driver = NftTable::new(version, options.workload_interfaces.clone());
+        let mut driver = NftTable::new(version, options.workload_interfaces.clone());
+        if let Some(ear) = ear {
+            driver.close_in_bulk(ear);
+        }
         let native = Some(Steered::new(driver, settings.iptables_refresh, check));
         let routes = open_routes(version, is_wanted, settings);
         let conntrack = Steered::new(Conntrack::new(), Duration::ZERO, Duration::ZERO);

@@ -104,7 +104,8 @@ impl Kernel {
         for version in IpVersion::BOTH {
             let is_wanted = settings.compile.versions.contains(&version);
             let Place::Iptables(backend) = place else {
-                families.push(Family::open_native(version, is_wanted, &options, (settings, check)));
+                let ear = rules.as_ref().and_then(RulesWatch::ear);
+                families.push(Family::open_native(version, is_wanted, &options, (settings, check), ear));
                 continue;
             };
             match usable_tools(version, backend, features, &options, &writers) {

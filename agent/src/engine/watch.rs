@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tortie_dataplane::feature::Backend;
 use tortie_dataplane::iptables::{RuleWatch, Writers};
-use tortie_dataplane::nft::Watch;
 use tortie_dataplane::nft::driver::touches;
+use tortie_dataplane::nft::{Ear, Watch};
 use tortie_dataplane::steer::chain;
 
 use super::family::Family;
@@ -41,6 +41,14 @@ impl RulesWatch {
             Place::Native => Watch::open().map(Self::Native).map_err(|error| error.words()),
         };
         opened.inspect_err(|error| tracing::warn!(error, "cannot watch rules for changes of others")).ok()
+    }
+
+    /// What nftables' own tables listen with.
+    pub(super) fn ear(&self) -> Option<Ear> {
+        match self {
+            Self::Iptables(_) => None,
+            Self::Native(watch) => Some(watch.ear()),
+        }
     }
 
     /// Tells the tables what others have changed in them since the last time; the next pass mends it. Returns how many

@@ -29,13 +29,14 @@ use tortie_rules::compile::classic::SetChange;
 use tortie_rules::render::Table;
 use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{Element, ElementKey, Set as Declaration, TableId};
-use tortie_rules::ruleset::{Chain, Hook};
+use tortie_rules::ruleset::{Chain, Hook, Key, Verdict};
 
 use self::plan::TablePlan;
 use self::quarantine::Thing;
+use self::set::Set;
 use self::state::State;
 pub use self::watch::{Touches, touches};
-use super::Socket;
+use super::{Ear, Socket};
 use crate::netlink::NetlinkError;
 use crate::reconcile::{Driver, DriverError, Phase, Plan, Report};
 
@@ -75,6 +76,10 @@ pub struct NftTable {
     socket: Socket,
     state: State,
     touched: Option<Touch>,
+    /// What the agent listens with to what others change.
+    ear: Option<Ear>,
+    /// Others have changed something while it was closed.
+    is_disturbed: bool,
     /// Others have damaged the table: what they let pass must be stopped at once.
     is_repairing: bool,
     commits: usize,
@@ -92,6 +97,8 @@ impl NftTable {
             socket: Socket::new(),
             state: State::new(version, workloads),
             touched: None,
+            ear: None,
+            is_disturbed: false,
             is_repairing: false,
             commits: 0,
             failures: 0,
@@ -111,14 +118,19 @@ impl NftTable {
             Change::NoChain(name) => self.unwant_chain(&lower::chain_name(table, name)),
             Change::Hooks(hooks) => self.change_hooks(table, hooks),
             Change::Map(map) => {
+                let set = lower::map(table, self.version, map);
+                let is_map = set.data.is_some();
                 let elements = map.elements.iter();
-                let elements = elements.map(|(key, verdict)| lower::map_element(table, key, verdict));
-                self.want_set(lower::map(table, self.version, &map.name, map.holds), elements.collect());
+                let elements = elements.map(|(key, verdict)| element(table, key, verdict, is_map));
+                self.want_set(set, elements.collect());
             }
             Change::Elements { map, removed, added } => {
-                let added = added.iter().map(|(key, verdict)| lower::map_element(table, key, verdict));
+                let name = lower::map_name(table, map);
+                let set = self.state.sets.get(&name).and_then(Set::declaration);
+                let is_map = set.is_none_or(|set| set.data.is_some());
+                let added = added.iter().map(|(key, verdict)| element(table, key, verdict, is_map));
                 let removed = removed.iter().map(lower::map_key);
-                self.update_set(&lower::map_name(table, map), added.collect(), removed.collect());
+                self.update_set(&name, added.collect(), removed.collect());
             }
             Change::NoMap(name) => self.unwant_set(&lower::map_name(table, name)),
         }
@@ -221,6 +233,12 @@ impl NftTable {
         }
     }
 
+    /// Closes this ear during large transactions, of which the kernel would tell us element by element. What others
+    /// change meanwhile is found all the same.
+    pub fn close_in_bulk(&mut self, ear: Ear) {
+        self.ear = Some(ear);
+    }
+
     /// The netlink port by which the kernel tells our own commits from others'.
     ///
     /// # Errors
@@ -242,6 +260,11 @@ impl NftTable {
     fn is_closed(&self, thing: &Thing) -> bool {
         self.state.quarantine.has(thing)
     }
+}
+
+/// An element of a map, or of a set that stands for one.
+fn element(table: Table, key: &Key, verdict: &Verdict, is_map: bool) -> Element {
+    if is_map { lower::map_element(table, key, verdict) } else { lower::set_element(key) }
 }
 
 impl Driver for NftTable {

@@ -11,7 +11,7 @@ use super::entry::{ChainEntry, FlowtableEntry, RuleEntry, SetEntry, TableEntry};
 use super::numbers::message;
 use super::object::{read_chain, read_flowtable, read_set, read_table, read_table_name};
 use super::transaction::{Object, Transaction};
-use super::{ElementReader, HEADER_LEN, SUBSYSTEM, header, read_rule};
+use super::{Ear, ElementReader, HEADER_LEN, SUBSYSTEM, header, read_rule};
 use crate::netlink::{
     Attributes, Batch, Channel, DumpSink, Message, NetlinkError, Protocol, Refusal, Reply, Writer, be32,
 };
@@ -156,11 +156,39 @@ impl Socket {
         transaction: &mut Transaction,
         expected: Option<Generation>,
     ) -> Result<(), CommitError> {
+        self.commit_since(transaction, expected).map(|_| ())
+    }
+
+    /// Brings a transaction into force while nobody listens with this `ear`. Returns whether somebody else has changed
+    /// something meanwhile, which that one has not heard of.
+    ///
+    /// # Errors
+    /// When it is not in force, or that is not known.
+    pub fn commit_unheard(&mut self, transaction: &mut Transaction, ear: &Ear) -> Result<bool, CommitError> {
+        let before = self.generation().map_err(CommitError::NotSent)?;
+        if let Err(error) = ear.close() {
+            tracing::debug!(%error, "the kernel tells of a large transaction of our own");
+        }
+        let outcome = self.commit_since(transaction, Some(before));
+        if let Err(error) = ear.open() {
+            tracing::warn!(%error, "cannot listen again: changes of others are found when the table is read again");
+            outcome?;
+            return Ok(true);
+        }
+        let expected = outcome?;
+        Ok(self.generation().map_err(CommitError::Unknown)? != expected.unwrap_or(before))
+    }
+
+    /// The generation that it is then, if nobody else has changed anything since the one that was expected.
+    fn commit_since(
+        &mut self,
+        transaction: &mut Transaction,
+        mut expected: Option<Generation>,
+    ) -> Result<Option<Generation>, CommitError> {
         if transaction.is_empty() {
-            return Ok(());
+            return Ok(expected);
         }
         let limit = self.channel.largest_send().map_err(CommitError::NotSent)?;
-        let mut expected = expected;
         let mut ahead = 0;
         for end in chunks(transaction, limit)? {
             self.send(transaction, ahead..end, expected).map_err(|error| error.after(ahead))?;
@@ -168,7 +196,7 @@ impl Socket {
             // Our own commit is the next generation, unless somebody else was faster: then that one is refused.
             expected = expected.map(|generation| Generation(generation.0.wrapping_add(1)));
         }
-        Ok(())
+        Ok(expected)
     }
 
     /// What of a transaction the kernel would refuse. Nothing comes into force: the last message is one that always fails.

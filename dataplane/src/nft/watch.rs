@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
@@ -90,8 +91,30 @@ pub struct Heard {
 
 /// Hears of commits in this thread's network namespace.
 pub struct Watch {
-    socket: Socket,
+    socket: Arc<Socket>,
     buffer: Vec<u8>,
+}
+
+/// What a [`Watch`] listens with. Whoever commits much can close it meanwhile: the kernel makes a message of each
+/// element for those who listen, which takes it several times as long as the element.
+#[derive(Clone)]
+pub struct Ear(Arc<Socket>);
+
+impl fmt::Debug for Ear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ear").finish_non_exhaustive()
+    }
+}
+
+impl Ear {
+    /// Hears nothing until it is opened again. What was told before is still there.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.0.drop_membership(GROUP)
+    }
+
+    pub(super) fn open(&self) -> io::Result<()> {
+        self.0.add_membership(GROUP)
+    }
 }
 
 impl fmt::Debug for Watch {
@@ -122,7 +145,12 @@ impl Watch {
     /// When the kernel gives no such socket.
     pub fn with_event_buffer(bytes: usize) -> Result<Self, NetlinkError> {
         let socket = subscribe(bytes).map_err(NetlinkError::Open)?;
-        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
+        Ok(Self { socket: Arc::new(socket), buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// What it listens with.
+    pub fn ear(&self) -> Ear {
+        Ear(self.socket.clone())
     }
 
     /// What was committed since the last time, without waiting.

@@ -130,7 +130,7 @@ impl Chains {
     /// The same with a map.
     pub(crate) fn intern_map(&mut self, name: &str, holds: MapType, elements: Vec<(Key, Verdict)>) {
         if !self.maps.contains_key(name) {
-            self.add_map(name, holds, true);
+            self.add_map(name, holds, None, true);
             self.loose.insert(name.to_owned());
             elements.into_iter().for_each(|(key, verdict)| self.set_element(name, key, Some(verdict)));
         }
@@ -139,12 +139,19 @@ impl Chains {
     /// Adds an empty map, if there is none of this name.
     pub(crate) fn want_map(&mut self, name: &str, holds: MapType) {
         if !self.maps.contains_key(name) {
-            self.add_map(name, holds, false);
+            self.add_map(name, holds, None, false);
         }
     }
 
-    fn add_map(&mut self, name: &str, holds: MapType, is_interned: bool) {
-        self.maps.insert(name.to_owned(), MapEntry::new(holds, is_interned));
+    /// The same with a map all of whose elements say this.
+    pub(crate) fn want_uniform_map(&mut self, name: &str, holds: MapType, all: Verdict) {
+        if !self.maps.contains_key(name) {
+            self.add_map(name, holds, Some(all), false);
+        }
+    }
+
+    fn add_map(&mut self, name: &str, holds: MapType, all: Option<Verdict>, is_interned: bool) {
+        self.maps.insert(name.to_owned(), MapEntry::new(holds, all, is_interned));
     }
 
     /// Sets an element of a map that is there, or removes it.

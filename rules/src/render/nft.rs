@@ -28,7 +28,7 @@ pub use self::base::{
     FLOWTABLE, TABLE, TABLE_COMMENT, base_chain, chain_name, family, flowtable, not_offloaded, table,
 };
 pub use self::closed::closed;
-pub use self::maps::{map, map_element, map_key, map_name};
+pub use self::maps::{map, map_element, map_key, map_name, set_element};
 pub use self::sets::{element, set, set_name};
 
 use tortie_api::net::IpVersion;

@@ -126,6 +126,9 @@ pub struct Map {
     pub name: String,
     /// What its keys are.
     pub holds: MapType,
+    /// What all its elements say, if all say the same and lead to no chain. Then it is a plain set, of which the kernel
+    /// follows no element when a rule begins to look into it.
+    pub all: Option<Verdict>,
     /// Its elements.
     pub elements: BTreeMap<Key, Verdict>,
 }

@@ -1,7 +1,7 @@
 //! Others who change our kernel objects: what they did is undone within the refresh intervals, and what is theirs
 //! stays as it is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
@@ -79,10 +79,10 @@ fn native_flushes(backend: Backend) -> Outcome {
     scene.run(NODE, "nft add table ip foreign")?;
     scene.start()?;
     let wanted = scene.kernel(NODE)?;
+    // None of this damage cuts it, and mending must not either.
     let open = Watch::open(&scene, CLIENT, VAULT)?;
     let damages = [
         "flush table ip calico",
-        "delete table ip calico",
         "flush chain ip calico filter-cali-FORWARD",
         "insert rule ip calico filter-cali-FORWARD accept",
         "flush chain ip calico filter-FORWARD",
@@ -90,23 +90,29 @@ fn native_flushes(backend: Backend) -> Outcome {
         "add element ip calico cali40this-host { 192.0.2.1 }",
         "add chain ip calico stranger",
         "add set ip calico stranger { type ifname; }",
-        "flush ruleset",
     ];
-    let mut times = Vec::new();
-    for damage in damages.iter().cycle().take(100) {
-        scene.run(NODE, &format!("nft {damage}"))?;
-        let begun = Instant::now();
-        scene.expect_kernel(NODE, &wanted).map_err(|e| format!("after {damage}: {e:?}"))?;
-        times.push(begun.elapsed());
-    }
+    let mut times = mended(&scene, &damages, 80, &wanted)?;
+    open.end()?;
+    // Who deletes a table with its maps can cut a packet that is under way among its rules and finds the maps empty.
+    times.extend(mended(&scene, &["delete table ip calico", "flush ruleset"], 20, &wanted)?);
     times.sort_unstable();
     let counters = scene.status(NODE)?.counters;
     eprintln!(
         "seen mended after {:?} (median), {:?} (worst) of 100; {} transactions",
         times[50], times[99], counters.restores
     );
-    scene.expect(&SHOP)?;
-    open.end()
+    scene.expect(&SHOP)
+}
+
+/// Does damage with `nft`, so often, and waits each time until it is mended. Returns how long that took.
+fn mended(scene: &Scene, damages: &[&str], times: usize, wanted: &[String]) -> Result<Vec<Duration>, Failed> {
+    let mend = |damage: &&str| {
+        scene.run(NODE, &format!("nft {damage}"))?;
+        let begun = Instant::now();
+        scene.expect_kernel(NODE, wanted).map_err(|e| format!("after {damage}: {e:?}"))?;
+        Ok(begun.elapsed())
+    };
+    damages.iter().cycle().take(times).map(mend).collect()
 }
 
 /// The shop, read again every 200 ms and for no other reason, with objects of others beside ours.

@@ -32,6 +32,9 @@ const MAX_ROUNDS: usize = 32;
 /// How often it reads the table again because what is there is not what was known.
 const MAX_READS: usize = 2;
 
+/// Bytes of a transaction from which on it pays not to hear of it.
+const BULK: usize = 256 * 1024;
+
 /// Of the rules of chains, in order.
 type Handles = BTreeMap<String, Vec<u64>>;
 
@@ -68,8 +71,11 @@ impl NftTable {
                 Ok(()) => {
                     report.changed += steps.chains.len() + steps.sets.len();
                     self.state.believe(&steps);
+                    if std::mem::take(&mut self.is_disturbed) {
+                        self.state.is_known = false;
+                    }
                 }
-                Err(CommitError::Refused { ahead: 1.., .. }) => {
+                Err(CommitError::Refused { ahead: 1.., .. } | CommitError::Stale { .. }) => {
                     // What went ahead is there now. The rest says once more what is wrong with it.
                     self.failures += 1;
                     self.state.is_known = false;
@@ -146,19 +152,37 @@ impl NftTable {
         transaction.split_here();
         let is_two = !self.is_repairing && !transaction.is_empty() && !steps.switch.is_empty();
         if is_two {
-            self.commits += 1;
-            self.socket.commit(&mut transaction, None)?;
+            self.bring(&mut transaction)?;
             ahead = transaction.len();
             transaction.clear();
         }
         steps.switch.iter().for_each(|step| self.push(step, &handles, &mut transaction));
-        self.commits += 1;
-        self.socket.commit(&mut transaction, None).map_err(|error| match error {
+        self.bring(&mut transaction).map_err(|error| match error {
             CommitError::Refused { failures, ahead: more } => {
                 CommitError::Refused { failures, ahead: ahead + more }
             }
             other => other,
         })
+    }
+
+    /// One transaction. A large one is not listened to.
+    fn bring(&mut self, transaction: &mut Transaction) -> Result<(), CommitError> {
+        self.commits += 1;
+        let Some(ear) = self.ear.clone().filter(|_| transaction.bytes() >= BULK) else {
+            return self.socket.commit(transaction, None);
+        };
+        match self.socket.commit_unheard(transaction, &ear) {
+            Ok(is_disturbed) => {
+                self.is_disturbed |= is_disturbed;
+                Ok(())
+            }
+            // Somebody else was faster, and is so again and again where many write.
+            Err(CommitError::Stale { ahead: 0 }) => {
+                self.commits += 1;
+                self.socket.commit(transaction, None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The handles of rules of chains that are to be patched; only of those that hold what is known.

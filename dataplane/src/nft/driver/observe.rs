@@ -15,8 +15,8 @@ use crate::netlink::NetlinkError;
 use crate::nft::{ChainEntry, SetEntry};
 use crate::reconcile::DriverError;
 
-/// So many chains or sets are read one by one; where others have changed more, reading the table is quicker.
-const MAX_PARTS: usize = 32;
+/// So many chains are read one by one; where others have changed more, reading the rules of all is quicker.
+const FEW_CHAINS: usize = 32;
 
 /// Rules of chains as they are in the kernel; `None` where one is not of our making.
 type Rules = BTreeMap<String, Option<Vec<Rule>>>;
@@ -66,40 +66,43 @@ impl NftTable {
         chains: &BTreeSet<String>,
         sets: &BTreeSet<String>,
     ) -> Result<(), DriverError> {
-        if chains.len() + sets.len() > MAX_PARTS {
-            return self.read_all();
-        }
-        self.read_named(chains, sets).map_err(|error| {
+        let read = self.read_chains(chains).and_then(|()| self.read_sets(sets));
+        read.map_err(|error| {
             self.state.is_known = false;
             failed(error)
         })
     }
 
-    fn read_named(&mut self, chains: &BTreeSet<String>, sets: &BTreeSet<String>) -> Result<(), NetlinkError> {
-        if !chains.is_empty() {
-            for name in chains {
-                self.state.chains.entry(name.clone()).or_default().held = Held::Absent;
-            }
-            for entry in
-                self.socket.chains(&self.id)?.into_iter().filter(|entry| chains.contains(&entry.name))
-            {
-                let rules =
-                    self.read_rules(Some(&entry.name))?.remove(&entry.name).unwrap_or(Some(Vec::new()));
-                self.take_chain(entry, rules);
-            }
+    fn read_chains(&mut self, names: &BTreeSet<String>) -> Result<(), NetlinkError> {
+        if names.is_empty() {
+            return Ok(());
         }
-        if !sets.is_empty() {
-            for name in sets {
-                self.state.sets.entry(name.clone()).or_insert_with(|| Set::new(Actual::Absent)).actual =
-                    Actual::Absent;
-            }
-            let found = self.socket.sets(&self.id)?;
-            found.iter().filter(|entry| sets.contains(&entry.name)).for_each(|entry| self.take_set(entry));
+        for name in names {
+            self.state.chains.entry(name.clone()).or_default().held = Held::Absent;
         }
-        for name in chains {
-            self.state.settle_chain(name);
+        let mut all = if names.len() > FEW_CHAINS { Some(self.read_rules(None)?) } else { None };
+        for entry in self.socket.chains(&self.id)?.into_iter().filter(|entry| names.contains(&entry.name)) {
+            let of_chain = match &mut all {
+                Some(all) => all.remove(&entry.name),
+                None => self.read_rules(Some(&entry.name))?.remove(&entry.name),
+            };
+            self.take_chain(entry, of_chain.unwrap_or(Some(Vec::new())));
         }
-        sets.iter().for_each(|name| self.state.settle_set(name));
+        names.iter().for_each(|name| self.state.settle_chain(name));
+        Ok(())
+    }
+
+    fn read_sets(&mut self, names: &BTreeSet<String>) -> Result<(), NetlinkError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            self.state.sets.entry(name.clone()).or_insert_with(|| Set::new(Actual::Absent)).actual =
+                Actual::Absent;
+        }
+        let found = self.socket.sets(&self.id)?;
+        found.iter().filter(|entry| names.contains(&entry.name)).for_each(|entry| self.take_set(entry));
+        names.iter().for_each(|name| self.state.settle_set(name));
         self.read_elements()
     }
 

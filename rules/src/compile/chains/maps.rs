@@ -9,6 +9,7 @@ use crate::ruleset::{Key, Map, MapType, Verdict};
 #[derive(Debug)]
 pub(super) struct MapEntry {
     pub(super) holds: MapType,
+    pub(super) all: Option<Verdict>,
     pub(super) elements: BTreeMap<Key, Verdict>,
     /// Lookups of programmed chains.
     pub(super) references: usize,
@@ -26,9 +27,10 @@ pub(super) struct MapEntry {
 pub(super) type TargetChange = (Option<Arc<str>>, Option<Arc<str>>);
 
 impl MapEntry {
-    pub(super) fn new(holds: MapType, is_interned: bool) -> Self {
+    pub(super) fn new(holds: MapType, all: Option<Verdict>, is_interned: bool) -> Self {
         Self {
             holds,
+            all,
             elements: BTreeMap::new(),
             references: 0,
             is_interned,
@@ -97,6 +99,11 @@ impl MapEntry {
 
     /// All of it, as it is.
     pub(super) fn content(&self, name: &str) -> Map {
-        Map { name: name.to_owned(), holds: self.holds, elements: self.elements.clone() }
+        Map {
+            name: name.to_owned(),
+            holds: self.holds,
+            all: self.all.clone(),
+            elements: self.elements.clone(),
+        }
     }
 }

@@ -98,7 +98,10 @@ fn a_chain_is_closed_where_missing_members_would_open_it() {
 
 fn look_up(name: &str, map: &str) -> Chain {
     let key = vec![KeyField::OutInterface];
-    Chain { name: name.to_owned(), rules: vec![Rule::always(Action::Lookup { key, map: map.to_owned() })] }
+    Chain {
+        name: name.to_owned(),
+        rules: vec![Rule::always(Action::Lookup { key, map: map.to_owned(), all: None })],
+    }
 }
 
 fn key(name: &str) -> Key {
@@ -153,7 +156,9 @@ fn what_stands_for_its_content_is_forgotten_with_its_last_reference() {
     chains.want_map("m", MapType::Interface);
     chains.set(look_up("a", "m"));
     chains.set_hooks(vec![hook("a")]);
-    chains.intern("row", || vec![Rule::always(Action::Lookup { key: vec![], map: "ports".to_owned() })]);
+    chains.intern("row", || {
+        vec![Rule::always(Action::Lookup { key: vec![], map: "ports".to_owned(), all: None })]
+    });
     chains.intern_map("ports", MapType::ProtocolPort, vec![(Key::ProtocolPort(6, 80), Verdict::Drop)]);
     chains.intern("unused", Vec::new);
     chains.set_element("m", key("x"), Some(to("row")));

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! cali-pl-…   set the accept mark
-//!             ip saddr . meta l4proto . th dport vmap @cali-pl-…-c    what single addresses are told of single ports
-//!             ip saddr vmap @cali-pl-…-h      what else they are told, and those with a row of their own
-//!             ip saddr 10.0.0.0/8 goto …      networks, if there are few
-//!             ip saddr vmap @cali-pl-…-n      networks, if there are many: disjoint ranges
-//!             goto …                          all other addresses
+//!             ip saddr . meta l4proto . th dport @cali-pl-…-ports return    what single addresses may send to a port
+//!             ip saddr @cali-pl-…-all return                                and whatever else it is
+//!             ip saddr vmap @cali-pl-…-rows     single addresses with a row of their own
+//!             ip saddr 10.0.0.0/8 goto …        networks, if there are few
+//!             ip saddr vmap @cali-pl-…-nets     networks, if there are many: disjoint ranges
+//!             goto …                            all other addresses
 //! ```
 //!
 //! Single addresses are members of sets, and networks of one address. What they are told of a few single ports stands
-//! in a map of its own, without a chain: see `outcome` for what that is worth; and only that in which they differ from
-//! the addresses around them, so that a rule for any address touches no element (see `own`).
+//! in plain sets (see `place`), and only that in which they differ from the addresses around them, so that a rule for any
+//! address touches no element (see `own`).
 //!
 //! Two addresses are in one class if the same rules apply to them. Networks cut the address space into stretches in
 //! which only membership of single addresses still tells them apart; an address that is told what its stretch is told
@@ -19,6 +20,8 @@
 //! than the rest of the world, and is there in the same transaction as the maps.
 
 mod edit;
+mod elements;
+mod place;
 mod stretches;
 mod table;
 
@@ -31,6 +34,7 @@ use tortie_api::net::IpVersion;
 use tortie_api::policy::Action as PolicyAction;
 
 pub(super) use self::edit::PlainStep;
+use self::place::Place;
 use self::stretches::Stretch;
 use super::members::{Members, SetNumber};
 use super::outcome::{End, Logs, Outcome, Palette};
@@ -162,8 +166,8 @@ pub(super) struct Block {
     of_stretches: Vec<Known>,
     /// What all other addresses are told.
     default: Option<Known>,
-    /// Whether the maps of single addresses are looked into: of cells, of all else.
-    in_use: [bool; 2],
+    /// Maps of single addresses that are looked into.
+    in_use: Vec<Place>,
     /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
     emitted: Vec<(u128, u128, Known)>,
     known: FxHashMap<(usize, Present), Known>,
@@ -202,7 +206,7 @@ impl Block {
             stretches: Vec::new(),
             of_stretches: Vec::new(),
             default: None,
-            in_use: [false; 2],
+            in_use: Vec::new(),
             emitted: Vec::new(),
             known: FxHashMap::default(),
             own: FxHashMap::default(),

@@ -25,11 +25,16 @@ pub(super) fn own(row: &Row<Verdict>, surroundings: &Row<Verdict>) -> Option<Own
     if let Some(cells) = differing(row, surroundings) {
         return Some(Own { cells, otherwise: None });
     }
-    if row.others.target().is_some() {
+    if !is_plain(&row.others) {
         return None;
     }
     let constant = Row { protocols: Vec::new(), others: row.others.clone() };
     Some(Own { cells: differing(row, &constant)?, otherwise: Some(row.others.clone()) })
+}
+
+/// Whether elements with this verdict go into plain sets.
+const fn is_plain(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Return | Verdict::Drop)
 }
 
 /// The cells in which a row differs from another, if these are few and nothing else differs.
@@ -51,7 +56,7 @@ fn differing(row: &Row<Verdict>, other: &Row<Verdict>) -> Option<Vec<(u8, u16, V
             }
             for port in first..=last {
                 let verdict = cells.at(port);
-                if verdict.target().is_some() {
+                if !is_plain(verdict) {
                     return None;
                 }
                 all.push((protocol, port, verdict.clone()));

@@ -81,7 +81,7 @@ pub(super) fn action(verdict: &Verdict) -> Action {
 
 /// A rule that looks a packet up.
 pub(super) fn look_up(matches: Vec<Match>, key: Vec<KeyField>, map: &str) -> Rule {
-    Rule::when(matches, Action::Lookup { key, map: map.to_owned() })
+    Rule::when(matches, Action::Lookup { key, map: map.to_owned(), all: None })
 }
 
 fn is(protocol: u8) -> Match {

@@ -106,6 +106,10 @@ impl PortSet {
     pub(super) fn ranges(&self) -> &[(u16, u16)] {
         &self.0
     }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.0.iter().any(|(first, last)| other.0.iter().any(|(from, to)| from <= last && to >= first))
+    }
 }
 
 fn port(number: u32) -> u16 {
@@ -141,6 +145,28 @@ pub(super) struct Step {
     /// Any, if absent.
     pub(super) ports: Option<PortSet>,
     pub(super) action: Action,
+}
+
+impl ProtocolTest {
+    const fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Is(a), Self::Is(b)) => a == b,
+            (Self::Is(a), Self::Not(b)) | (Self::Not(b), Self::Is(a)) => a != b,
+            (Self::Any | Self::Not(_), _) | (_, Self::Any) => true,
+        }
+    }
+}
+
+impl Step {
+    /// Whether some packets are of a protocol and a port that both are about.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let ports_meet = match (&self.ports, &other.ports) {
+            (Some(a), Some(b)) => a.meets(b),
+            (Some(ports), None) | (None, Some(ports)) => !ports.ranges().is_empty(),
+            (None, None) => true,
+        };
+        self.protocol.meets(other.protocol) && ports_meet
+    }
 }
 
 /// A rule, for tables or not.
@@ -216,6 +242,34 @@ mod tests {
         assert_eq!(set(&[(10, 20), (30, 40)]).without(&set(&[(15, 35)])), set(&[(10, 14), (36, 40)]));
         assert_eq!(set(&[(5, 6)]).without(&all).ranges(), []);
         assert_eq!(set(&[(1, 2), (3, 4), (9, 9)]).ranges(), [(1, 4), (9, 9)]);
+    }
+
+    #[test]
+    fn rules_meet_where_protocols_and_ports_do() {
+        let step = |protocol: ProtocolTest, ports: Option<&[(u16, u16)]>| Step {
+            peer: PeerTest {
+                nets: None,
+                not_nets: AddressSet::default(),
+                sets: Vec::new(),
+                not_sets: Vec::new(),
+            },
+            protocol,
+            ports: ports.map(|ranges| PortSet::new(ranges.iter().copied())),
+            action: Action::Allow,
+        };
+        let web = step(ProtocolTest::Is(6), Some(&[(80, 80), (443, 450)]));
+        for (other, expected) in [
+            (step(ProtocolTest::Is(6), Some(&[(450, 460)])), true),
+            (step(ProtocolTest::Is(6), Some(&[(81, 442)])), false),
+            (step(ProtocolTest::Is(17), None), false),
+            (step(ProtocolTest::Not(6), None), false),
+            (step(ProtocolTest::Not(17), None), true),
+            (step(ProtocolTest::Any, None), true),
+            (step(ProtocolTest::Is(6), Some(&[])), false),
+        ] {
+            assert_eq!((web.meets(&other), other.meets(&web)), (expected, expected), "{other:?}");
+        }
+        assert!(step(ProtocolTest::Not(6), None).meets(&step(ProtocolTest::Not(17), None)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The shape of what is made, what a change costs, and inputs that want too much.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
@@ -11,7 +12,7 @@ use tortie_api::qos::{PacketRate, Qos};
 use super::*;
 use crate::eval::ruleset::{ConnectionState, Fate, Machine, Packet, Sets};
 use crate::graph::model::{Member, PolicyKind, PolicyRef, RuleSpec, SetId, SetKind, SideSpec, TierPolicies};
-use crate::ruleset::{Action as RuleAction, Chain, Key, Match};
+use crate::ruleset::{Action as RuleAction, Chain, Key, MapType, Match, Verdict};
 
 const V4: IpVersion = IpVersion::V4;
 
@@ -203,13 +204,13 @@ fn a_member_that_comes_or_goes_is_an_element_of_each_list_that_asks() {
     let changes = feed(&mut fast, [set_change("a", &["10.0.0.7"], &[])]);
     let told = names(&changes);
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told.iter().all(|text| text.contains("-c -0 +")), "one for each port: {told:?}");
+    assert!(told.iter().all(|text| text.contains("-ports -0 +")), "one for each port: {told:?}");
     assert!(changes.sets.is_empty());
     // Another label: out of one set and into another that says the same of other ports.
     let moved = [set_change("a", &[], &["10.0.0.7"]), set_change("b", &["10.0.0.7"], &[])];
     let told = names(&feed(&mut fast, moved));
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told.iter().all(|text| text.contains("-c -")), "{told:?}");
+    assert!(told.iter().all(|text| text.contains("-ports -")), "{told:?}");
     assert!(
         names(&feed(&mut fast, [set_change("b", &["10.1.0.9"], &[])])).is_empty(),
         "covered by a network"
@@ -408,15 +409,50 @@ fn elements_of_members_lead_to_no_chain_where_rows_are_short() {
         endpoint("cali1", &["p"]),
     ];
     feed(&mut fast, events);
-    let maps = filter(&mut fast).maps;
-    let of =
-        |suffix: &str| maps.iter().find(|map| map.name.ends_with(suffix)).expect("a map").elements.clone();
-    let (cells, hosts) = (of("-c"), of("-h"));
-    let leads = |verdict: &crate::ruleset::Verdict| verdict.target().is_some();
-    assert_eq!(cells.len(), 1);
-    assert!(!cells.values().any(leads));
-    let of_host = |text: &str| hosts.get(&Key::Address(text.parse().expect("an address"))).map(leads);
-    assert_eq!(["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(of_host), [None, Some(true), Some(false)]);
+    let elements = |suffix: &str| {
+        let maps = filter(&mut fast).maps.into_iter().find(|map| map.name.ends_with(suffix));
+        let map = maps.expect("a map");
+        assert_eq!(map.all.is_some(), map.elements.values().all(|verdict| verdict.target().is_none()));
+        map.elements.into_keys().collect::<Vec<Key>>()
+    };
+    let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let mut elements = elements;
+    assert_eq!(elements("-ports"), [Key::AddressProtocolPort(address(1), 6, 80)]);
+    assert_eq!(elements("-rows"), [Key::Address(address(2))]);
+    assert_eq!(elements("-all"), [Key::Address(address(3))]);
+}
+
+/// Neither when it comes, nor when it changes; but where somebody is told of the same packets, it does.
+#[test]
+fn a_rule_for_any_address_touches_elements_only_of_whom_it_concerns() {
+    let mut fast = fast();
+    let open = |port: u16| {
+        let mut rule = rule(Action::Allow);
+        rule.protocol = Some(Protocol::Tcp);
+        rule.destination.ports = PortRange::new(port, port).into_iter().collect();
+        rule
+    };
+    let mut closed = from("b", 9000);
+    closed.action = Action::Deny;
+    let with = |last| policy("p", vec![from("a", 80), closed.clone(), last]);
+    let events = [set("a", &["10.0.0.1"]), set("b", &["10.0.0.2"]), with(open(9001)), profile()];
+    feed(&mut fast, events.into_iter().chain([endpoint("cali1", &["p"])]));
+    let keys = |fast: &mut Fast| {
+        let maps = filter(fast).maps.into_iter().filter(|map| map.holds == MapType::AddressProtocolPort);
+        maps.flat_map(|map| map.elements).collect::<BTreeMap<_, _>>()
+    };
+    let cell = |last: u8, port| Key::AddressProtocolPort(IpAddr::from([10, 0, 0, last]), 6, port);
+    let allowed = (cell(1, 80), Verdict::Return);
+    assert_eq!(keys(&mut fast), BTreeMap::from([allowed.clone()]));
+    let changes = feed(&mut fast, [with(open(9002))]);
+    assert!(!changes.tables.iter().any(|u| matches!(u.change, Change::Elements { .. } | Change::Map(_))));
+    feed(&mut fast, [with(open(9000))]);
+    let denied = (cell(2, 9000), Verdict::Drop);
+    assert_eq!(keys(&mut fast), BTreeMap::from([allowed.clone(), denied]));
+    feed(&mut fast, [with(open(80))]);
+    assert_eq!(keys(&mut fast), BTreeMap::new());
+    feed(&mut fast, [with(open(9002))]);
+    assert_eq!(keys(&mut fast), BTreeMap::from([allowed]));
 }
 
 /// Sets `s0`, `s1`, … and an address for each combination of them.
@@ -504,7 +540,9 @@ fn networks_without_end_and_elements_without_end_fall_back() {
     let mut roomy = fast();
     feed(&mut roomy, events());
     assert_eq!(roomy.size(V4).linear_lists, 0);
-    assert!(filter(&mut roomy).maps.iter().any(|map| map.name.ends_with("-n") && map.elements.len() == 200));
+    assert!(
+        filter(&mut roomy).maps.iter().any(|map| map.name.ends_with("-nets") && map.elements.len() == 200)
+    );
     let mut tight = with_budget(Budget { block: Limits { stretches: 300, ..limits }, ..Budget::default() });
     feed(&mut tight, events());
     assert_eq!((tight.size(V4).linear_lists, tight.size(V4).sets), (1, 1));

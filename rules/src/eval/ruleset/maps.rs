@@ -42,6 +42,9 @@ impl MapCode {
         for (key, verdict) in &map.elements {
             check(key, map.holds, version).map_err(refuse)?;
             let target = resolve(verdict, chains)?;
+            if map.all.as_ref().is_some_and(|all| all != verdict) {
+                return Err(refuse("an element says something else than all"));
+            }
             match key {
                 Key::AddressRange(first, last) => code.ranges.push((bits(*first), bits(*last), target)),
                 Key::PortRange(ports) => {

@@ -273,7 +273,7 @@ fn rule_code(
             Action::ClearMark(bits) => Verb::WriteMark { value: 0, mask: *bits },
             Action::SetMaskedMark { value, mask } => Verb::WriteMark { value: *value, mask: *mask },
             Action::NoTrack => Verb::NoTrack,
-            Action::Lookup { key, map } => {
+            Action::Lookup { key, map, .. } => {
                 let (number, holds) =
                     *maps.get(map.as_str()).ok_or_else(|| MachineError::NoMap(map.clone()))?;
                 if !holds.fits(key) {

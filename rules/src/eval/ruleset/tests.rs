@@ -198,12 +198,13 @@ fn with_map(lookup: Rule, holds: MapType, elements: Vec<(Key, Verdict)>) -> Resu
     let mark = |bit| chain(&format!("bit{bit}"), vec![Rule::always(Action::SetMark(bit))]);
     let rules = vec![lookup, Rule::always(Action::SetMark(0x100))];
     let mut filter = table(Table::Filter, "FORWARD", rules, vec![mark(1), mark(2)]);
-    filter.maps = vec![Map { name: "m".to_owned(), holds, elements: elements.into_iter().collect() }];
+    filter.maps =
+        vec![Map { name: "m".to_owned(), holds, all: None, elements: elements.into_iter().collect() }];
     Machine::new(V4, &[filter], &sets())
 }
 
 fn look_up(key: &[KeyField]) -> Rule {
-    Rule::always(Action::Lookup { key: key.to_vec(), map: "m".to_owned() })
+    Rule::always(Action::Lookup { key: key.to_vec(), map: "m".to_owned(), all: None })
 }
 
 #[test]

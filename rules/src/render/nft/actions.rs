@@ -69,7 +69,7 @@ pub(super) fn push(
         }
         Action::Offload => out.push(Expression::FlowOffload { flowtable: FLOWTABLE.to_owned() }),
         Action::SetDscp(value) => set_dscp(version, *value, out),
-        Action::Lookup { key, map } => maps::push_lookup(table, version, key, map, out)?,
+        Action::Lookup { key, map, all } => maps::push_lookup(table, version, (key, map, all.as_ref()), out)?,
     }
     Ok(())
 }

@@ -15,21 +15,22 @@ pub fn map_name(table: Table, name: &str) -> String {
     chain_name(table, name)
 }
 
-/// A map, without its elements.
-pub fn map(table: Table, version: IpVersion, name: &str, holds: MapType) -> Set {
+/// A map without its elements, or a set if all of these say the same.
+pub fn map(table: Table, version: IpVersion, map: &ruleset::Map) -> Set {
     let address = match version {
         IpVersion::V4 => FieldType::Ipv4,
         IpVersion::V6 => FieldType::Ipv6,
     };
-    let key = match holds {
+    let key = match map.holds {
         MapType::Interface => vec![FieldType::Interface],
         MapType::Address | MapType::AddressRange => vec![address],
         MapType::ProtocolPort => vec![FieldType::Protocol, FieldType::Port],
         MapType::PortRange => vec![FieldType::Port],
         MapType::AddressProtocolPort => vec![address, FieldType::Protocol, FieldType::Port],
     };
-    let set = Set::verdict_map(map_name(table, name), key);
-    if holds.is_interval() { set.of_intervals() } else { set }
+    let name = map_name(table, &map.name);
+    let set = if map.all.is_some() { Set::new(name, key) } else { Set::verdict_map(name, key) };
+    if map.holds.is_interval() { set.of_intervals() } else { set }
 }
 
 /// The key of an element.
@@ -53,23 +54,30 @@ pub fn map_key(key: &Key) -> ElementKey {
 }
 
 /// An element with its verdict.
-pub fn map_element(table: Table, key: &Key, verdict: &ruleset::Verdict) -> Element {
-    let verdict = match verdict {
+pub fn map_element(table: Table, key: &Key, said: &ruleset::Verdict) -> Element {
+    set_element(key).verdict(verdict(table, said))
+}
+
+/// An element of a map all of whose elements say the same.
+pub fn set_element(key: &Key) -> Element {
+    Element { key: map_key(key), value: None, extras: None }
+}
+
+fn verdict(table: Table, verdict: &ruleset::Verdict) -> Verdict {
+    match verdict {
         ruleset::Verdict::Accept => Verdict::Accept,
         ruleset::Verdict::Drop => Verdict::Drop,
         ruleset::Verdict::Return => Verdict::Return,
         ruleset::Verdict::Jump(chain) => Verdict::Jump(chain_name(table, chain)),
         ruleset::Verdict::Goto(chain) => Verdict::Goto(chain_name(table, chain)),
-    };
-    Element { key: map_key(key), value: None, extras: None }.verdict(verdict)
+    }
 }
 
-/// `meta l4proto . th dport vmap @map`.
+/// `meta l4proto . th dport vmap @map`, or `… @map return`.
 pub(super) fn push_lookup(
     table: Table,
     version: IpVersion,
-    fields: &[KeyField],
-    map: &str,
+    (fields, map, all): (&[KeyField], &str, Option<&ruleset::Verdict>),
     out: &mut Vec<Expression>,
 ) -> Result<(), &'static str> {
     let mut to = Some(Register::FIRST);
@@ -90,6 +98,13 @@ pub(super) fn push_lookup(
         out.push(load);
         to = here.after(len);
     }
-    out.push(Expression::VerdictMap { map: map_name(table, map), key: Register::FIRST });
+    let (name, key) = (map_name(table, map), Register::FIRST);
+    match all {
+        None => out.push(Expression::VerdictMap { map: name, key }),
+        Some(all) => {
+            out.push(Expression::Lookup { set: name, key, negate: false });
+            out.push(Expression::Verdict(verdict(table, all)));
+        }
+    }
     Ok(())
 }

@@ -81,6 +81,7 @@ impl Block {
         let new = (head..new_end).filter_map(|index| self.rules.get(&key(index)));
         let changed: Vec<&Rule> = old[head..old_end].iter().chain(new).collect();
         let touched = concerned(&changed, left, members);
+        let steps_changed: Vec<Step> = changed.iter().map(|rule| rule.step.step.clone()).collect();
         let mut sets: Vec<SetNumber> =
             changed.iter().flat_map(|rule| rule.sets.iter().chain(&rule.not_sets)).copied().collect();
         sets.sort_unstable();
@@ -93,7 +94,7 @@ impl Block {
                 self.own.retain(|(_, present), _| !is_in(present));
                 self.touch(&touched, members, chains)?;
             }
-            Concerned::All => self.touch_everybody(members, chains)?,
+            Concerned::All => self.touch_everybody(&steps_changed, members, chains)?,
             Concerned::AllBut => self.make_tables(members, chains)?,
         }
         let (came, went) = sets.into_iter().partition(|set| self.atoms.contains_key(set));
