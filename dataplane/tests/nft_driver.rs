@@ -609,7 +609,7 @@ fn verdicts_of_a_map_change_in_place() {
     }
     driver.want_set(map.clone(), vec![to("cali1", "cali-a"), to("cali2", "cali-b")]);
     let key = vec![KeyField::InInterface];
-    let rule = Rule::always(Action::Lookup { key, map: "cali-dispatch".to_owned() });
+    let rule = Rule::always(Action::Lookup { key, map: "cali-dispatch".to_owned(), all: None });
     let hook = Hook { chain: "FORWARD", inserted: vec![rule], appended: Vec::new() };
     driver.change(Table::Filter, &Change::Hooks(vec![hook]));
     assert_eq!(apply(&mut driver).problems, []);

@@ -55,6 +55,8 @@ pub struct SetEntry {
     pub handle: u64,
     /// A rule's own, without a name that counts: it goes with that rule. We make none.
     pub is_anonymous: bool,
+    /// How many elements it has. Kernels before 6.16 do not tell.
+    pub count: Option<u32>,
     /// It, if it is something that we could have made.
     pub set: Result<Set, Foreign>,
 }

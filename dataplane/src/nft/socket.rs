@@ -307,7 +307,8 @@ impl Socket {
     /// are the same.
     ///
     /// While the kernel makes a hash larger, which it does behind the back of who filled it, a dump of several messages
-    /// misses elements and repeats others. So a hash is read until it reads the same twice.
+    /// misses elements and repeats others. So a hash is read until there are as many as the kernel says, or until it
+    /// reads the same twice: older kernels do not say.
     ///
     /// # Errors
     /// When they cannot be read; `ENOENT` when there is no such set; [`NetlinkError::Unsteady`] when they keep changing.
@@ -317,6 +318,11 @@ impl Socket {
             return Ok(found);
         }
         for _ in 0..READINGS {
+            // Elements with a time may end in between.
+            let count = if set.timeouts { None } else { self.set(table, &set.name)?.count };
+            if count.is_some_and(|count| count as usize == found.len()) {
+                return Ok(found);
+            }
             let again = self.elements_once(table, set)?;
             if again == found {
                 return Ok(found);
@@ -324,6 +330,25 @@ impl Socket {
             found = again;
         }
         Err(NetlinkError::Unsteady)
+    }
+
+    /// One set or map, without elements.
+    ///
+    /// # Errors
+    /// When it cannot be read; `ENOENT` when there is no such set.
+    pub fn set(&mut self, table: &TableId, name: &str) -> Result<SetEntry, NetlinkError> {
+        let mut batch = Batch::new();
+        batch.push(SUBSYSTEM << 8 | message::GET_SET, 0, |w| {
+            w.raw(&header(table.family));
+            w.text(1, &table.name);
+            w.text(2, name);
+        });
+        let mut answer = Err(NetlinkError::Malformed("no set"));
+        self.channel.execute(&mut batch, &mut |reply| match reply {
+            Reply::Data { message, .. } => answer = read_set(message.payload),
+            Reply::Refused { refusal, .. } => answer = Err(NetlinkError::Refused(refusal)),
+        })?;
+        answer
     }
 
     fn elements_once(&mut self, table: &TableId, set: &Set) -> Result<Vec<Element>, NetlinkError> {

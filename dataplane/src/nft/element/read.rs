@@ -113,6 +113,8 @@ impl ElementReader {
             self.elements.push(interval(first, last, element));
         }
         self.elements.sort();
+        // What a dump repeats is one element.
+        self.elements.dedup();
         self.elements
     }
 }

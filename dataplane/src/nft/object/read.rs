@@ -129,7 +129,11 @@ struct SetFields<'a> {
     comment: Option<String>,
     expression: Option<Attribute<'a>>,
     expressions: Option<Attribute<'a>>,
+    count: Option<u32>,
 }
+
+/// `NFTA_SET_COUNT`.
+const SET_COUNT: u16 = 20;
 
 /// Reads a message about a set (`NFT_MSG_NEWSET`).
 ///
@@ -152,12 +156,14 @@ pub fn read_set(payload: &[u8]) -> Result<SetEntry, NetlinkError> {
             16 => fields.handle = be64(&attribute)?,
             17 => fields.expression = Some(attribute),
             18 => fields.expressions = Some(attribute),
+            SET_COUNT => fields.count = Some(be32(&attribute)?),
             _ => {}
         }
     }
     let name = fields.name.clone().ok_or(NetlinkError::Malformed("set without a name"))?;
     let set = Unread::split(read_set_fields(name.clone(), &fields))?;
-    Ok(SetEntry { name, handle: fields.handle, is_anonymous: fields.flags & SET_ANONYMOUS != 0, set })
+    let is_anonymous = fields.flags & SET_ANONYMOUS != 0;
+    Ok(SetEntry { name, handle: fields.handle, is_anonymous, count: fields.count, set })
 }
 
 fn read_set_fields(name: String, fields: &SetFields<'_>) -> Result<Set, Unread> {
