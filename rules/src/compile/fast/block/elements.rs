@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::place::Place;
 use super::stretches::Stretch;
 use super::table::{Layout, singles};
-use super::{Block, Known, Present, TooComplex};
+use super::{Block, Known, Present, Rule, TooComplex};
 use crate::compile::chains::Chains;
 use crate::compile::fast::members::{Members, SetMembers, SetNumber, Touched};
 use crate::compile::fast::own::{Own, own};
@@ -61,19 +63,18 @@ impl Block {
         if !self.is_own_complete {
             return self.make_tables(members, chains);
         }
-        let before = std::mem::take(&mut self.own);
+        let mut again = self.concerned_classes(changed);
+        // No order of a hash table may be seen, and rows are counted as they come.
+        again.sort_unstable();
         (self.work, self.cells, self.mapped) = (0, 0, 0);
         self.rows.clear();
         self.known.clear();
         let layout = self.evaluate_stretches(chains)?;
         let mut hosts: BTreeSet<u128> = singles(&self.stretches).collect();
-        let is_told_apart = self.tells_apart(changed);
-        for ((stretch, present), old) in before {
-            if old.otherwise.is_none() && !is_told_apart && !self.tells_of(&present, changed) {
-                self.own.insert((stretch, present), old);
-                continue;
-            }
-            if *self.own_of_class(stretch, present.clone(), chains)? != *old {
+        for (stretch, present) in again {
+            let old = self.own.remove(&(stretch, present.clone()));
+            let new = self.own_of_class(stretch, present.clone(), chains)?;
+            if old.is_none_or(|old| *old != *new) {
                 let Stretch { first, last, .. } = self.stretches[stretch];
                 let all = present.iter().filter_map(|set| members.get(*set)).flat_map(SetMembers::hosts);
                 hosts.extend(all.filter(|host| (first..=last).contains(*host)));
@@ -82,17 +83,21 @@ impl Block {
         self.update(hosts, Some(layout), members, chains)
     }
 
-    /// Whether a rule for members of one of these sets is about packets that one of the changed rules is about.
-    fn tells_of(&self, present: &[SetNumber], changed: &[Step]) -> bool {
-        let rules = present.iter().filter_map(|set| self.by_set.get(set)).flatten();
-        let mut rules = rules.filter_map(|key| self.rules.get(key));
-        rules.any(|rule| changed.iter().any(|step| rule.step.step.meets(step)))
-    }
-
-    /// Whether a rule for all but the members of some set is about such packets.
-    fn tells_apart(&self, changed: &[Step]) -> bool {
-        let mut rules = self.free.iter().filter_map(|key| self.rules.get(key));
-        rules.any(|rule| !rule.not_sets.is_empty() && changed.iter().any(|step| rule.step.step.meets(step)))
+    /// Classes whose elements may be others after a change of rules for any address: those that tell something of all
+    /// packets, or of packets that a changed rule is about.
+    fn concerned_classes(&self, changed: &[Step]) -> Vec<(usize, Present)> {
+        let meets = |rule: &&Rule| changed.iter().any(|step| rule.step.step.meets(step));
+        let meeting = self.rules.values().filter(meets);
+        let (for_members, for_any): (Vec<&Rule>, Vec<&Rule>) =
+            meeting.partition(|rule| !rule.sets.is_empty());
+        let told: FxHashSet<SetNumber> =
+            for_members.iter().filter_map(|rule| rule.sets.first().copied()).collect();
+        // A rule for all but members of a set tells these from others.
+        let is_told_apart = for_any.iter().any(|rule| !rule.not_sets.is_empty());
+        let is_concerned = |((_, present), own): &(&(usize, Present), &Arc<Own>)| {
+            own.otherwise.is_some() || is_told_apart || present.iter().any(|set| told.contains(set))
+        };
+        self.own.iter().filter(is_concerned).map(|(class, _)| class.clone()).collect()
     }
 
     /// Brings the elements of some addresses up to date.
