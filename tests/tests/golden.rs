@@ -164,7 +164,7 @@ fn start(state: &Path, backend: &'static str) -> Result<Node, Failed> {
     let env = fs::read_to_string(state.join("felix.env"))?;
     command.envs(env.lines().filter_map(|line| line.split_once('=')));
     if backend == NATIVE {
-        command.env("FELIX_NFTABLESMODE", "Enabled");
+        command.env("FELIX_NFTABLESMODE", "Enabled").env("FELIX_NFTABLESLAYOUT", "Chains");
     } else {
         command.env("FELIX_IPTABLESBACKEND", backend).env("FELIX_NFTABLESMODE", "Disabled");
     }

@@ -25,9 +25,9 @@ pub enum NftablesMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NftablesLayout {
     /// A chain for each policy, as in iptables mode.
-    #[default]
     Chains,
     /// Tables of what policies say, so that their number costs packets nothing.
+    #[default]
     Tables,
 }
 
