@@ -1,9 +1,11 @@
 //! Plays the policy cases against real agents and reports by family.
 //!
-//! Without arguments it plays what `conformance/policy/supported.txt` claims and lists all other cases by name.
+//! Without arguments it plays what `conformance/policy/supported.txt` claims, in iptables mode and in nftables mode, and
+//! lists all other cases by name.
 //! `cargo test -p tortie-tests --test policy_cases -- --help` shows what else it can do. The environment variable
 //! `TORTIE_POLICY_CASES` (`all`, or patterns separated by commas) chooses cases where no arguments can be given.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tortie_tests::cases::{
     Case, CaseFile, CaseReport, Mode, PlayOptions, Summary, Supported, cases_dir, find_cases, play,
 };
@@ -40,6 +42,9 @@ struct Arguments {
     /// No agents, but rules made from the truth: tests the lab and this program.
     #[arg(long)]
     self_test: bool,
+    /// Play with the rules of these kinds only; else with each.
+    #[arg(long, value_enum)]
+    rules: Vec<Rules>,
     /// Start the agents before the first step's changes instead of after them.
     #[arg(long)]
     early: bool,
@@ -72,6 +77,34 @@ struct Arguments {
     quiet: bool,
 }
 
+/// Which rules the agents write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rules {
+    /// Of iptables mode.
+    Iptables,
+    /// Of nftables mode.
+    Nftables,
+}
+
+impl Rules {
+    const ALL: [Self; 2] = [Self::Iptables, Self::Nftables];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+
+    fn env(self) -> Vec<(String, String)> {
+        let mode = match self {
+            Self::Iptables => "Disabled",
+            Self::Nftables => "Enabled",
+        };
+        vec![("FELIX_NFTABLESMODE".to_owned(), mode.to_owned())]
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
@@ -96,23 +129,30 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
-    let options = arguments.options();
+    let mut options = arguments.options();
     if options.mode == Mode::Agents && !chosen.is_empty() {
         Programs::locate()?;
     }
     lab::enter()?;
-    let begin = Instant::now();
-    let mut summary =
-        Summary { cases: play_all(&chosen, &options, arguments.workers())?, ..Summary::default() };
-    let unlisted = if arguments.is_default() { rest } else { Vec::new() };
-    for file in unlisted {
-        summary.not_yet_supported.entry(file.family.clone()).or_default().push(file.id.clone());
+    let mut summaries = BTreeMap::new();
+    let mut is_right = true;
+    for rules in arguments.rules() {
+        let begin = Instant::now();
+        options.env = rules.env();
+        let mut summary =
+            Summary { cases: play_all(&chosen, &options, arguments.workers())?, ..Summary::default() };
+        for file in rest.iter().filter(|_| arguments.is_default()) {
+            summary.not_yet_supported.entry(file.family.clone()).or_default().push(file.id.clone());
+        }
+        let took = begin.elapsed().as_secs_f64();
+        writeln!(out, "\n{} mode\n{}", rules.name(), summary.text())?;
+        writeln!(out, "{} cases in {took:.1} s", summary.cases.len())?;
+        is_right &= judge(&summary, &chosen, &supported, options.mode, &mut out)?;
+        summaries.insert(rules.name(), summary);
     }
-    writeln!(out, "\n{}", summary.text())?;
-    writeln!(out, "{} cases in {:.1} s", summary.cases.len(), begin.elapsed().as_secs_f64())?;
-    let is_right = judge(&summary, &chosen, &supported, options.mode, &mut out)?;
     if let Some(path) = &arguments.json {
-        fs::write(path, serde_json::to_vec_pretty(&summary)?).with_context(|| path.display().to_string())?;
+        fs::write(path, serde_json::to_vec_pretty(&summaries)?)
+            .with_context(|| path.display().to_string())?;
     }
     Ok(is_right)
 }
@@ -204,6 +244,15 @@ impl Arguments {
         self.family.contains(&file.family)
             || self.case.contains(&file.id)
             || self.names.iter().any(|part| file.name().contains(part))
+    }
+
+    /// Which rules to play with. Without agents that is no matter.
+    fn rules(&self) -> Vec<Rules> {
+        match (self.open || self.self_test, self.rules.is_empty()) {
+            (true, _) => vec![Rules::Iptables],
+            (false, true) => Rules::ALL.to_vec(),
+            (false, false) => self.rules.clone(),
+        }
     }
 
     fn options(&self) -> PlayOptions {

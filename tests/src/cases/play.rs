@@ -9,7 +9,7 @@ use super::format::{Case, CaseError, Pod, Step};
 use super::report::{CaseReport, StepReport, Wrong};
 use super::state::State;
 use super::{objects, self_test};
-use crate::lab::{Addresses, DEFAULT_WAIT, Lab, LabError, LocalRoutes, PodSpec, Probe};
+use crate::lab::{Addresses, AgentOptions, DEFAULT_WAIT, Lab, LabError, LocalRoutes, PodSpec, Probe};
 use crate::manifests::{ManifestDir, ManifestError};
 
 /// What a case may ask of the lab, besides what it asks of the agent.
@@ -53,6 +53,8 @@ pub enum Mode {
 pub struct PlayOptions {
     /// Who enforces.
     pub mode: Mode,
+    /// Environment variables of the agents, in addition to this process's.
+    pub env: Vec<(String, String)>,
     /// Silence after which a probe counts as blocked.
     pub wait: Duration,
     /// How long a step may take to become right after the agents said that it is applied.
@@ -69,6 +71,7 @@ impl Default for PlayOptions {
     fn default() -> Self {
         Self {
             mode: Mode::Agents,
+            env: Vec::new(),
             wait: DEFAULT_WAIT,
             settle: Duration::from_secs(10),
             applied: Duration::from_secs(20),
@@ -176,8 +179,10 @@ impl<'a> Stage<'a> {
         let mut stage = Self { lab, state, manifests, options };
         stage.manifests.sync(&objects(&stage.state))?;
         if options.mode == Mode::Agents {
+            let datastore = stage.manifests.path().to_owned();
+            let agent = AgentOptions { datastore, env: stage.options.env.clone(), ..AgentOptions::default() };
             for node in &stage.state.nodes {
-                stage.lab.start_agent(&node.name, stage.manifests.path())?;
+                stage.lab.start_agent_with(&node.name, &agent)?;
             }
         }
         Ok(stage)
