@@ -22,5 +22,6 @@ mod shared;
 mod statics;
 
 pub use chains::Change;
-pub use config::{Config, Marks};
+pub use config::{Config, MarkUses, Marks};
+pub(crate) use endpoint_marks::spread;
 pub(crate) use statics::not_offloaded_set;

@@ -12,7 +12,7 @@ use tortie_api::manifest::parse_documents;
 use tortie_api::net::{IpVersion, PortRange};
 use tortie_rules::compile::classic::Classic;
 use tortie_rules::compile::config::{AllowAction, EndpointToHostAction, LogLimit, OpenStack, WireGuard};
-use tortie_rules::compile::{Config, Marks};
+use tortie_rules::compile::{Config, MarkUses, Marks};
 use tortie_rules::graph::{Graph, Options};
 use tortie_rules::render::iptables::Features;
 use tortie_rules::render::{InsertMode, RenderedRule, TableChange};
@@ -337,7 +337,8 @@ fn pools_without_tunnels_have_felixs_ids() {
 
 #[test]
 fn wireguard_has_felixs_ids() {
-    let marks = Marks::with_wireguard(0xffff_0000).expect("sixteen bits");
+    let marks =
+        Marks::with(0xffff_0000, MarkUses { wireguard: true, ..MarkUses::default() }).expect("sixteen bits");
     let wireguard_v4 = WireGuard { is_enabled: true, ..Config::default().wireguard_v4 };
     check_with("32-wireguard", &Config { marks, wireguard_v4, ..Config::default() });
 }

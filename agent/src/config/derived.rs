@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use tortie_rules::compile::config::{LogLimit, MarkError, OpenStack};
-use tortie_rules::compile::{Config as CompileConfig, Marks};
+use tortie_rules::compile::{Config as CompileConfig, MarkUses, Marks};
 
 /// What marks the node as one of OpenStack, in `ClusterType`; and the prefix of its interfaces.
 const OPENSTACK: &str = "openstack";
@@ -88,12 +88,8 @@ impl Derived {
     /// As [`Derived::apply`].
     pub(super) fn set_marks(&self, compile: &mut CompileConfig) -> Result<(), MarkError> {
         // A mask with too few bits for anything was refused when it was read.
-        let marks = if compile.has_wireguard() {
-            Marks::with_wireguard(self.mark_mask)
-        } else {
-            Marks::from_mask(self.mark_mask)
-        };
-        match marks {
+        let uses = MarkUses { wireguard: compile.has_wireguard(), revocation: false };
+        match Marks::with(self.mark_mask, uses) {
             Ok(marks) => {
                 compile.marks = marks;
                 Ok(())

@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::IpNet;
 use tortie_api::net::{IpVersion, PortRange, Protocol};
 
-pub use self::marks::{MarkError, Marks};
+pub use self::marks::{MarkError, MarkUses, Marks};
 use crate::render::InsertMode;
+use crate::ruleset::{ConntrackState, Match};
 
 /// What accepting a packet means in a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -268,6 +269,17 @@ impl Config {
             IpVersion::V6 => &self.wireguard_v6,
         };
         Some(wireguard).filter(|wireguard| wireguard.is_enabled)
+    }
+
+    /// The packet belongs to a connection that policy is not asked about again: one that is established, and where
+    /// revocation is instant, one that has passed since policy changed. What of that holds is in the mark then, put there
+    /// by chains that are no part of what is compiled ([`crate::render::nft::established`]).
+    pub(crate) const fn known(&self) -> Match {
+        const KNOWN: &[ConntrackState] = &[ConntrackState::Related, ConntrackState::Established];
+        match self.marks.known {
+            0 => Match::Conntrack { states: KNOWN, negate: false },
+            known => Match::MarkAnySet(known),
+        }
     }
 
     /// Whether WireGuard is on in any IP version.

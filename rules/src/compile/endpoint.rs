@@ -221,15 +221,14 @@ fn policies_of(tier: &TierPolicies, direction: Direction) -> &[PolicyRef] {
 }
 
 pub(crate) fn conntrack(allow: &Action, config: &Config, rules: &mut Vec<Rule>) {
-    const KNOWN: &[ConntrackState] = &[ConntrackState::Related, ConntrackState::Established];
     const INVALID: &[ConntrackState] = &[ConntrackState::Invalid];
-    let state = |states, action| Rule::when(vec![Match::Conntrack { states, negate: false }], action);
     if *allow != Action::Accept {
-        rules.push(state(KNOWN, Action::SetMark(config.marks.accept)));
+        rules.push(Rule::when(vec![config.known()], Action::SetMark(config.marks.accept)));
     }
-    rules.push(state(KNOWN, allow.clone()));
+    rules.push(Rule::when(vec![config.known()], allow.clone()));
     if !config.disable_conntrack_invalid_check {
-        rules.push(state(INVALID, deny(config)));
+        let invalid = Match::Conntrack { states: INVALID, negate: false };
+        rules.push(Rule::when(vec![invalid], deny(config)));
     }
 }
 

@@ -157,7 +157,7 @@ fn fnv1(bytes: &[u8]) -> u32 {
 }
 
 /// The bits of a value, the lowest first, at the places of the mask's bits.
-fn spread(value: u64, mask: Bits) -> Bits {
+pub(crate) fn spread(value: u64, mask: Bits) -> Bits {
     let places = (0..32).map(|place| 1 << place).filter(|bit: &Bits| mask & bit != 0);
     places.enumerate().filter(|(at, _)| value >> at & 1 != 0).map(|(_, bit)| bit).sum()
 }

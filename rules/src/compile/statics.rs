@@ -48,7 +48,6 @@ pub(crate) struct Surroundings {
 
 const NEW: &[ConntrackState] = &[ConntrackState::New];
 const DNAT: &[ConntrackState] = &[ConntrackState::Dnat];
-const KNOWN: &[ConntrackState] = &[ConntrackState::Related, ConntrackState::Established];
 const HEP_ACCEPTED: &str = "Host endpoint policy accepted packet.";
 
 /// ICMPv6 types that a workload may always send to its host: multicast listener messages, router
@@ -179,9 +178,8 @@ fn raw(version: IpVersion, config: &Config, tunnels: &Tunnels<'_>) -> Vec<Chain>
 
 fn mangle(version: IpVersion, config: &Config, is_ipvs: bool) -> Vec<Chain> {
     let allow = || mangle_allow(config);
-    let known = Match::Conntrack { states: KNOWN, negate: false };
     let prerouting = vec![
-        Rule::when(vec![known], allow()),
+        Rule::when(vec![config.known()], allow()),
         Rule::when(vec![accepted(config)], allow()),
         Rule::always(jump("cali-from-host-endpoint")),
         Rule::when(vec![accepted(config)], allow()).comment(HEP_ACCEPTED),
@@ -311,11 +309,10 @@ fn cidr_block(version: IpVersion, config: &Config, network: &ClusterNetwork) -> 
 
 /// Lets the kernel send on the rest of a connection that policy has accepted. Not where rules have something to do
 /// with each packet: count it, or change it.
-fn offload(version: IpVersion) -> Rule {
+fn offload(version: IpVersion, config: &Config) -> Rule {
     let spared =
         |side| Match::Set { name: not_offloaded_set(version), side, key: SetKey::Address, negate: true };
-    let known = Match::Conntrack { states: KNOWN, negate: false };
-    Rule::when(vec![known, spared(Side::Source), spared(Side::Destination)], Action::Offload)
+    Rule::when(vec![config.known(), spared(Side::Source), spared(Side::Destination)], Action::Offload)
         .comment("Offload established Calico flows.")
 }
 
@@ -324,11 +321,10 @@ fn forward(version: IpVersion, config: &Config, known_first: bool) -> Vec<Rule> 
     let dispatch = |direction, m| Rule::when(vec![m], jump(names::dispatch_chain(direction)));
     let mut rules = Vec::new();
     // Before anything accepts the packet, and with it the chain ends.
-    rules.extend(config.flow_offload.then(|| offload(version)));
+    rules.extend(config.flow_offload.then(|| offload(version, config)));
     // Where accepting means to leave it to others, they are to see all that ours see.
     if known_first && filter_allow(config) == Action::Accept {
-        let known = Match::Conntrack { states: KNOWN, negate: false };
-        rules.push(Rule::when(vec![known], Action::Accept).comment("Connection is known"));
+        rules.push(Rule::when(vec![config.known()], Action::Accept).comment("Connection is known"));
     }
     rules.extend([
         Rule::always(Action::ClearMark(marks.all() & !marks.accept)),

@@ -20,6 +20,7 @@
 mod actions;
 mod base;
 mod closed;
+pub mod established;
 mod maps;
 mod matches;
 mod sets;

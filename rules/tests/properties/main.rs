@@ -126,15 +126,28 @@ fn agrees(scene: &Scene, probe: &Probe, with_invariants: bool) -> bool {
     let outcome = scene.machine(&probe.packet).run(&probe.packet);
     let is_allowed = outcome.fate == Fate::Accepted;
     is_allowed == (scene.policy_verdict(probe) == Verdict::Allow)
+        && (scene.variant.config.marks.known == 0 || is_judged_again(scene, &probe.packet, outcome.fate))
         && scene.variant.is_foreign_mark_kept(probe.packet.mark, outcome.mark)
         && (!with_invariants || invariants_hold(scene, probe))
+}
+
+/// Where revocation is instant, a connection that is not known to have passed since policy changed meets what a new one
+/// meets.
+fn is_judged_again(scene: &Scene, packet: &Packet, fate: Fate) -> bool {
+    let known = [ConnectionState::Established, ConnectionState::Related];
+    known.into_iter().all(|conntrack| {
+        let packet = Packet { conntrack, ..packet.clone() };
+        scene.machine(&packet).run(&packet).fate == fate
+    })
 }
 
 /// Forwarded packets of known connections of workloads pass whatever policy says, but for untracked policy; those
 /// that connection tracking can make nothing of pass only where that check is off.
 fn invariants_hold(scene: &Scene, probe: &Probe) -> bool {
     let fate = |conntrack| {
-        let packet = Packet { conntrack, ..probe.packet.clone() };
+        let known = if conntrack == ConnectionState::Invalid { 0 } else { scene.variant.config.marks.known };
+        let mark = probe.packet.mark | known;
+        let packet = Packet { conntrack, mark, ..probe.packet.clone() };
         scene.machine(&packet).run(&packet).fate
     };
     let interfaces = [&probe.packet.in_interface, &probe.packet.out_interface];

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tortie_api::net::IpVersion;
 use tortie_api::resource::Resource;
 use tortie_rules::compile::classic::{Classic, TableContent};
-use tortie_rules::compile::config::{AllowAction, Config, DenyAction, EndpointToHostAction, Marks};
+use tortie_rules::compile::config::{AllowAction, Config, DenyAction, EndpointToHostAction, MarkUses, Marks};
 use tortie_rules::compile::fast::Fast;
 use tortie_rules::eval::ruleset::{Machine, Packet, Sets};
 use tortie_rules::eval::{Cluster, HostAction, Place, Settings, Verdict};
@@ -59,6 +59,8 @@ impl Variant {
                 config.allow_vxlan_from_workloads = true;
                 config.allow_ipip_from_workloads = true;
                 config.floating_ips = true;
+                let uses = MarkUses { revocation: true, ..MarkUses::default() };
+                config.marks = Marks::with(0xffff_0000, uses).expect("sixteen bits");
             }
         }
         Self { config, suppress_covered: number.is_multiple_of(2), compiler }
@@ -97,7 +99,7 @@ impl Variant {
 
     /// A mark that a packet may bring along: any bits of others, and those of ours that are cleared at the door.
     pub(crate) const fn foreign_mark(&self, random: u32) -> u32 {
-        random & !self.config.marks.drop
+        random & !(self.config.marks.drop | self.config.marks.known)
     }
 
     pub(crate) const fn is_foreign_mark_kept(&self, before: u32, after: u32) -> bool {

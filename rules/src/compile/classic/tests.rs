@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use tortie_api::net::IpVersion;
 
 use super::*;
+use crate::compile::MarkUses;
 use crate::compile::config::ServiceLoop;
 use crate::graph::model::ClusterNetwork;
 use crate::graph::{Graph, Options};
@@ -167,7 +168,8 @@ fn an_ambient_mesh_has_its_workloads_as_members() {
 
 #[test]
 fn hosts_encrypt_with_a_mark_for_what_comes_out_of_no_tunnel() {
-    let marks = crate::compile::Marks::with_wireguard(0xffff_0000).expect("sixteen bits");
+    let marks = crate::compile::Marks::with(0xffff_0000, MarkUses { wireguard: true, ..MarkUses::default() })
+        .expect("sixteen bits");
     let mut config = Config { marks, wireguard_hosts: true, ..Config::default() };
     config.wireguard_v6.is_enabled = true;
     let kernel = compiled(&config, &[&network(TUNNELS)], &[false]);

@@ -17,6 +17,9 @@ pub struct Marks {
     pub scratch1: Bits,
     /// The packet came out of a WireGuard tunnel; 0 where there is none.
     pub wireguard: Bits,
+    /// The packet belongs to a connection that policy has accepted as it is now; 0 where that is not asked, and every
+    /// connection that is established passes.
+    pub known: Bits,
     /// All other bits of the mask: where packets that IPVS sends on came from.
     pub endpoint: Bits,
 }
@@ -30,8 +33,17 @@ pub struct MarkError {
     needed: u32,
 }
 
+/// What takes bits of the mask only where it is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MarkUses {
+    /// WireGuard.
+    pub wireguard: bool,
+    /// What policy no longer allows ends at once (`NftablesInstantRevocation`).
+    pub revocation: bool,
+}
+
 impl Marks {
-    /// Bits that a mask must have. WireGuard needs one more.
+    /// Bits that a mask must have. WireGuard and instant revocation need one more each.
     pub const NEEDED: u32 = 5;
 
     /// Takes the bits of a mask, lowest first.
@@ -39,19 +51,15 @@ impl Marks {
     /// # Errors
     /// When there are fewer than [`Marks::NEEDED`].
     pub fn from_mask(mask: u32) -> Result<Self, MarkError> {
-        Self::allocate(mask, false)
+        Self::with(mask, MarkUses::default())
     }
 
-    /// The same, with a bit for WireGuard.
+    /// The same, with bits for what is in use beside.
     ///
     /// # Errors
-    /// When there are fewer than one more than [`Marks::NEEDED`].
-    pub fn with_wireguard(mask: u32) -> Result<Self, MarkError> {
-        Self::allocate(mask, true)
-    }
-
-    fn allocate(mask: u32, has_wireguard: bool) -> Result<Self, MarkError> {
-        let needed = Self::NEEDED + u32::from(has_wireguard);
+    /// When there are fewer than [`Marks::NEEDED`] and one for each use.
+    pub fn with(mask: u32, uses: MarkUses) -> Result<Self, MarkError> {
+        let needed = Self::NEEDED + u32::from(uses.wireguard) + u32::from(uses.revocation);
         let mut rest = mask;
         let mut next = || {
             let lowest = rest & rest.wrapping_neg();
@@ -59,8 +67,14 @@ impl Marks {
             if lowest == 0 { Err(MarkError { mask, got: mask.count_ones(), needed }) } else { Ok(lowest) }
         };
         let (accept, pass, drop, scratch0, scratch1) = (next()?, next()?, next()?, next()?, next()?);
-        let wireguard = if has_wireguard { next()? } else { 0 };
-        Ok(Self { accept, pass, drop, scratch0, scratch1, wireguard, endpoint: rest })
+        let wireguard = if uses.wireguard { next()? } else { 0 };
+        let known = if uses.revocation { next()? } else { 0 };
+        Ok(Self { accept, pass, drop, scratch0, scratch1, wireguard, known, endpoint: rest })
+    }
+
+    /// All bits of the mask.
+    pub const fn mask(&self) -> Bits {
+        self.all() | self.drop | self.wireguard | self.known | self.endpoint
     }
 
     /// What a packet must not bring along when it enters our rules. The drop bit is never kept, so it need not
@@ -80,6 +94,7 @@ impl Default for Marks {
             scratch0: 0x8_0000,
             scratch1: 0x10_0000,
             wireguard: 0,
+            known: 0,
             endpoint: 0xffe0_0000,
         }
     }
@@ -101,10 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn wireguard_takes_the_bit_behind_and_leaves_the_rest_to_endpoints() {
-        let marks = Marks::with_wireguard(0xffff_0000).expect("sixteen bits");
-        assert_eq!((marks.wireguard, marks.endpoint), (0x20_0000, 0xffc0_0000));
-        let error = Marks::with_wireguard(0x1f).expect_err("five bits");
+    fn what_is_in_use_takes_the_bits_behind_and_leaves_the_rest_to_endpoints() {
+        let uses = |wireguard, revocation| MarkUses { wireguard, revocation };
+        let marks = Marks::with(0xffff_0000, uses(true, false)).expect("sixteen bits");
+        assert_eq!((marks.wireguard, marks.known, marks.endpoint), (0x20_0000, 0, 0xffc0_0000));
+        let marks = Marks::with(0xffff_0000, uses(true, true)).expect("sixteen bits");
+        assert_eq!((marks.wireguard, marks.known, marks.endpoint), (0x20_0000, 0x40_0000, 0xff80_0000));
+        assert_eq!(marks.mask(), 0xffff_0000);
+        let error = Marks::with(0x1f, uses(true, false)).expect_err("five bits");
         assert_eq!(error.to_string(), "mark mask 0x1f has 5 bits, but 6 are needed");
+        let error = Marks::with(0x3f, uses(true, true)).expect_err("six bits");
+        assert_eq!(error.to_string(), "mark mask 0x3f has 6 bits, but 7 are needed");
     }
 }

@@ -15,7 +15,7 @@ use super::super::config::{Config, Marks};
 use super::super::endpoint::filter_allow;
 use super::super::names::{self, Direction, set_name};
 use super::super::rule::port_chunks;
-use super::{KNOWN, THIS_HOST, accepted, chain, jump, prefixes};
+use super::{THIS_HOST, accepted, chain, jump, prefixes};
 use crate::ruleset::{Action, Chain, Match, Rule, SetKey, Side};
 
 /// The mark of packets that come from none of our endpoints: the lowest bit. None where no bit is left.
@@ -49,8 +49,7 @@ fn forward_check(version: IpVersion, config: &Config) -> Chain {
         key: SetKey::Address,
         negate,
     };
-    let known = Match::Conntrack { states: KNOWN, negate: false };
-    let mut rules = vec![Rule::when(vec![known], Action::Return)];
+    let mut rules = vec![Rule::when(vec![config.known()], Action::Return)];
     for ports in port_chunks(&config.node_ports) {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let ports = Match::Ports { side: Side::Destination, ports: ports.clone(), negate: false };

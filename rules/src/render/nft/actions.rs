@@ -75,7 +75,7 @@ pub(super) fn push(
 }
 
 /// `meta mark set meta mark & ~mask ^ value`.
-fn set_mark(value: Bits, mask: Bits, out: &mut Vec<Expression>) {
+pub(super) fn set_mark(value: Bits, mask: Bits, out: &mut Vec<Expression>) {
     out.extend([
         Expression::Meta { key: MetaKey::Mark, to: REG },
         Expression::Bitwise { from: REG, to: REG, mask: Data::host32(!mask), xor: Data::host32(value) },

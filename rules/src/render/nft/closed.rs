@@ -32,9 +32,12 @@ pub fn closed(full_name: &str, version: IpVersion, workloads: &[String]) -> Cont
         let name = full_name.strip_prefix(table.name())?.strip_prefix('-')?;
         Some((table, name))
     });
+    let is_about_connections = full_name.starts_with(super::established::PREFIX);
     let Some((table, name)) = split else {
+        // What it would say of a connection stays unsaid, and policy is asked about each packet.
+        let verdict = if is_about_connections { nft::Verdict::Return } else { nft::Verdict::Drop };
         let rule = nft::Rule {
-            expressions: vec![nft::Expression::Counter, nft::Expression::Verdict(nft::Verdict::Drop)],
+            expressions: vec![nft::Expression::Counter, nft::Expression::Verdict(verdict)],
             comment: Some(COMMENT.to_owned()),
         };
         return Content { chain: nft::Chain::plain(full_name), rules: vec![rule] };

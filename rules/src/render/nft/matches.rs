@@ -206,12 +206,12 @@ const fn equal_or_not(negate: bool) -> Comparison {
     if negate { Comparison::NotEqual } else { Comparison::Equal }
 }
 
-fn compare(comparison: Comparison, value: Data) -> Expression {
+pub(super) fn compare(comparison: Comparison, value: Data) -> Expression {
     Expression::Compare { comparison, from: REG, value }
 }
 
 /// Keeps these bits of four bytes in the host's order.
-fn only(bits: Bits) -> Expression {
+pub(super) fn only(bits: Bits) -> Expression {
     Expression::Bitwise { from: REG, to: REG, mask: Data::host32(bits), xor: Data::host32(0) }
 }
 
@@ -221,13 +221,13 @@ fn is_protocol(number: u8, comparison: Comparison) -> Vec<Expression> {
 }
 
 /// `meta mark & 0x10000 == 0x10000`.
-fn mark(mask: Bits, comparison: Comparison, value: Bits) -> Vec<Expression> {
+pub(super) fn mark(mask: Bits, comparison: Comparison, value: Bits) -> Vec<Expression> {
     let load = Expression::Meta { key: MetaKey::Mark, to: REG };
     vec![load, only(mask), compare(comparison, Data::host32(value))]
 }
 
 /// `iifname "cali*"`. The pattern that stands for all interfaces asks nothing.
-fn interface(key: MetaKey, name: &str) -> Vec<Expression> {
+pub(super) fn interface(key: MetaKey, name: &str) -> Vec<Expression> {
     let value = match name.strip_suffix('+') {
         Some("") => return Vec::new(),
         Some(prefix) => Data::interface_prefix(prefix),
