@@ -15,6 +15,7 @@
 //! really answers it, behind a service's address too. Of a floating address, behind which its workload answers, the
 //! destination of the original direction counts as well.
 
+pub(crate) mod marks;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -28,7 +28,7 @@ pub use element::ElementReader;
 pub use entry::{ChainEntry, Counters, FlowtableEntry, Foreign, RuleEntry, SetEntry, TableEntry};
 pub use expression::{read_expressions, read_rule};
 pub use object::{read_chain, read_flowtable, read_set, read_table};
-pub use probe::lacks_flowtables;
+pub use probe::{lacks_connection_marks, lacks_flowtables};
 pub use socket::{CommitError, Failure, Generation, Socket};
 pub use transaction::{Object, ObjectKind, Removal, Transaction};
 pub use watch::{Change, Commit, Ear, Heard, Watch};

@@ -15,18 +15,18 @@ use tortie_api::net::IpVersion;
 
 use crate::netlink::{Attribute, Attributes, Batch, Channel, DumpSink, Message, NetlinkError, Writer};
 
-const SUBSYSTEM: u16 = 1;
-const NEW: u16 = 0;
-const GET: u16 = 1;
+pub(super) const SUBSYSTEM: u16 = 1;
+pub(super) const NEW: u16 = 0;
+pub(super) const GET: u16 = 1;
 const DELETE: u16 = 2;
 
 /// `struct nfgenmsg`: family, version, resource.
-const HEADER_LEN: usize = 4;
+pub(super) const HEADER_LEN: usize = 4;
 
-const ATTR_TUPLE_ORIG: u16 = 1;
+pub(super) const ATTR_TUPLE_ORIG: u16 = 1;
 const ATTR_TUPLE_REPLY: u16 = 2;
 const ATTR_ID: u16 = 12;
-const ATTR_ZONE: u16 = 18;
+pub(super) const ATTR_ZONE: u16 = 18;
 const ATTR_FILTER: u16 = 25;
 const TUPLE_IP: u16 = 1;
 const IP_V4_SRC: u16 = 1;
@@ -110,7 +110,7 @@ pub(super) fn delete(batch: &mut Batch, entry: &Entry) {
     });
 }
 
-fn header(version: IpVersion) -> [u8; HEADER_LEN] {
+pub(super) fn header(version: IpVersion) -> [u8; HEADER_LEN] {
     let family = match version {
         IpVersion::V4 => 2,
         IpVersion::V6 => 10,

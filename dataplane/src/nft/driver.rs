@@ -11,6 +11,7 @@
 //! they are. What is no longer used goes in a second one. Other tables are never touched.
 
 mod apply;
+mod generation;
 mod isolate;
 mod nets;
 mod observe;
@@ -31,6 +32,7 @@ use tortie_rules::render::nft::{self as lower, Content};
 use tortie_rules::ruleset::nft::{Element, ElementKey, Set as Declaration, TableId};
 use tortie_rules::ruleset::{Chain, Hook, Key, Verdict};
 
+use self::generation::Revoker;
 use self::plan::TablePlan;
 use self::quarantine::Thing;
 use self::set::Set;
@@ -82,6 +84,8 @@ pub struct NftTable {
     is_disturbed: bool,
     /// Others have damaged the table: what they let pass must be stopped at once.
     is_repairing: bool,
+    /// Established connections are judged anew when rules change.
+    revoker: Option<Revoker>,
     commits: usize,
     failures: usize,
     /// Rules of ours that nftables has no words for: their chains are closed.
@@ -100,6 +104,7 @@ impl NftTable {
             ear: None,
             is_disturbed: false,
             is_repairing: false,
+            revoker: None,
             commits: 0,
             failures: 0,
             unsayable: std::collections::BTreeMap::new(),
@@ -289,7 +294,10 @@ impl Driver for NftTable {
     fn plan(&self, phase: Phase) -> Box<dyn Plan> {
         let is_ours = matches!(phase, Phase::Enforce | Phase::Withdraw);
         let is_unread = is_ours && !self.state.is_known;
-        let changes = if is_unread { Vec::new() } else { self.state.changes(phase) };
+        let mut changes = if is_unread { Vec::new() } else { self.state.changes(phase) };
+        if phase == Phase::Enforce && self.revoker.as_ref().is_some_and(Revoker::is_new) {
+            changes.push("find the generation of policy".to_owned());
+        }
         Box::new(TablePlan { driver: self.name(), is_unread, changes })
     }
 

@@ -43,7 +43,7 @@ impl NftTable {
     pub(super) fn run(&mut self, phase: Phase) -> Report {
         let before = self.socket.requests();
         let mut report = Report::default();
-        let outcome = self.settle(phase, &mut report);
+        let outcome = self.settle_and_tell(phase, &mut report);
         self.is_repairing &= outcome.is_err();
         if phase == Phase::Enforce && outcome.is_ok() {
             report.changed += self.attach();
@@ -56,7 +56,7 @@ impl NftTable {
         report
     }
 
-    fn settle(&mut self, phase: Phase, report: &mut Report) -> Result<(), String> {
+    pub(super) fn settle(&mut self, phase: Phase, report: &mut Report) -> Result<(), String> {
         let mut reads = 0;
         for _ in 0..MAX_ROUNDS {
             if !self.state.is_known {
@@ -254,7 +254,7 @@ impl NftTable {
     }
 
     /// A problem of a part of this table, or of the table itself.
-    fn problem(&self, part: &str, error: String) -> Problem {
+    pub(super) fn problem(&self, part: &str, error: String) -> Problem {
         let object = if part.is_empty() {
             format!("table {}", self.id)
         } else {
