@@ -166,7 +166,8 @@ impl Settings {
     /// The same with what counts in nftables mode. Felix has settings of their own for it, and so have we.
     ///
     /// # Errors
-    /// When the mark mask has no bit for WireGuard, which then is off; the settings are returned all the same.
+    /// When the mark mask has no bit for WireGuard, or for instant revocation, which then is off; the settings are
+    /// returned all the same.
     pub fn for_nftables(&self) -> (Self, Option<String>) {
         let mut settings = self.clone();
         let options = &self.nftables;
@@ -176,8 +177,19 @@ impl Settings {
         compile.filter_deny = options.filter_deny;
         settings.iptables_refresh = options.refresh;
         settings.derived.mark_mask = options.mark_mask;
-        let error = settings.derived.set_marks(&mut settings.compile).err();
-        (settings, error.map(|error| format!("{error} with WireGuard, which stays off")))
+        let mut message = None;
+        if options.instant_revocation {
+            match settings.derived.fits_revocation(&settings.compile) {
+                Ok(()) => settings.derived.has_revocation = true,
+                Err(error) => {
+                    message = Some(format!("{error} with NftablesInstantRevocation, which stays off"));
+                }
+            }
+        }
+        if let Err(error) = settings.derived.set_marks(&mut settings.compile) {
+            message = Some(format!("{error} with WireGuard, which stays off"));
+        }
+        (settings, message)
     }
 
     /// Where health is served, if it is.

@@ -18,6 +18,7 @@ mod kernel;
 mod layers;
 mod mode;
 mod offload;
+mod revocation;
 mod sets;
 mod sweep;
 mod tenure;

@@ -23,6 +23,8 @@ pub(super) struct Derived {
     pub(super) log_burst: u32,
     /// `IptablesMarkMask`
     pub(super) mark_mask: u32,
+    /// `NftablesInstantRevocation`, in nftables mode.
+    pub(super) has_revocation: bool,
     /// `FlowLogsLocalReporter`
     pub(super) has_flow_reporter: bool,
     /// `FlowLogsGoldmaneServer` is given.
@@ -47,6 +49,7 @@ impl Default for Derived {
             log_rate: None,
             log_burst: 5,
             mark_mask: 0xffff_0000,
+            has_revocation: false,
             has_flow_reporter: false,
             has_flow_server: false,
             is_ambient: false,
@@ -82,13 +85,22 @@ impl Derived {
         is_openstack.then_some(OpenStack { metadata })
     }
 
+    /// Whether the mask has a bit for instant revocation, with that for WireGuard.
+    ///
+    /// # Errors
+    /// How many bits it lacks.
+    pub(super) fn fits_revocation(&self, compile: &CompileConfig) -> Result<(), MarkError> {
+        let uses = MarkUses { wireguard: compile.has_wireguard(), revocation: true };
+        Marks::with(self.mark_mask, uses).map(|_| ())
+    }
+
     /// Takes the marks' bits from the mask.
     ///
     /// # Errors
     /// As [`Derived::apply`].
     pub(super) fn set_marks(&self, compile: &mut CompileConfig) -> Result<(), MarkError> {
         // A mask with too few bits for anything was refused when it was read.
-        let uses = MarkUses { wireguard: compile.has_wireguard(), revocation: false };
+        let uses = MarkUses { wireguard: compile.has_wireguard(), revocation: self.has_revocation };
         match Marks::with(self.mark_mask, uses) {
             Ok(marks) => {
                 compile.marks = marks;

@@ -46,6 +46,9 @@ pub struct NftablesOptions {
     pub refresh: Duration,
     /// `NftablesLayout`
     pub layout: NftablesLayout,
+    /// `NftablesInstantRevocation`: whether established connections end when policy no longer allows them. Felix has no
+    /// such setting.
+    pub instant_revocation: bool,
     /// `NFTablesFlowTableOffload`: whether established connections skip the rules.
     pub offload: bool,
     /// `NFTablesFlowTableDataIfacePattern`: interfaces of the host from which they do, beside those of workloads and
@@ -62,6 +65,7 @@ impl Default for NftablesOptions {
             mark_mask: 0xffff_0000,
             refresh: Duration::from_mins(3),
             layout: NftablesLayout::default(),
+            instant_revocation: false,
             offload: false,
             offload_interfaces: Pattern::default(),
         }
@@ -107,6 +111,11 @@ pub(super) fn refresh(s: &mut Settings, value: &str) -> Result<(), String> {
 pub(super) fn layout(s: &mut Settings, value: &str) -> Result<(), String> {
     let choices = [("Chains", NftablesLayout::Chains), ("Tables", NftablesLayout::Tables)];
     s.nftables.layout = one_of(value, &choices)?;
+    Ok(())
+}
+
+pub(super) fn instant_revocation(s: &mut Settings, value: &str) -> Result<(), String> {
+    s.nftables.instant_revocation = one_of(value, &[("Enabled", true), ("Disabled", false)])?;
     Ok(())
 }
 

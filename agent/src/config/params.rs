@@ -122,6 +122,7 @@ const PARAMS: &[(&str, Set)] = &[
     ("nftablesfilterdenyaction", native::filter_deny),
     ("nftablesflowtabledataifacepattern", native::offload_interfaces),
     ("nftablesflowtableoffload", native::offload),
+    ("nftablesinstantrevocation", native::instant_revocation),
     ("nftableslayout", native::layout),
     ("nftablesmangleallowaction", native::mangle_allow),
     ("nftablesmarkmask", native::mark_mask),

@@ -257,3 +257,24 @@ fn who_asks_for_metrics_over_tls_gets_none_without_it() {
         [("PrometheusMetricsClientAuth", "RequireAnyClientCert"), ("PrometheusMetricsEnabled", "true")];
     assert_eq!(Settings::resolve([&layer("x", &auth)]).0.metrics_address(), None);
 }
+
+#[test]
+fn instant_revocation_takes_a_bit_of_the_mask_in_nftables_mode_where_there_is_one() {
+    let setting = ("nftablesInstantRevocation", "Enabled");
+    let (settings, problems) = Settings::resolve([&layer("x", &[setting])]);
+    assert_eq!((problems.as_slice(), settings.compile.marks.known), (&[][..], 0));
+    let (native, problem) = settings.for_nftables();
+    assert_eq!((native.compile.marks.known, problem), (0x20_0000, None));
+    let five = ("nftablesMarkMask", "0x1f0000");
+    let (native, problem) = Settings::resolve([&layer("x", &[setting, five])]).0.for_nftables();
+    let words =
+        "mark mask 0x1f0000 has 5 bits, but 6 are needed with NftablesInstantRevocation, which stays off";
+    assert_eq!((native.compile.marks.known, problem.as_deref()), (0, Some(words)));
+    let six = [setting, ("nftablesMarkMask", "0x3f0000"), ("wireguardEnabled", "true")];
+    let (native, problem) = Settings::resolve([&layer("x", &six)]).0.for_nftables();
+    let words =
+        "mark mask 0x3f0000 has 6 bits, but 7 are needed with NftablesInstantRevocation, which stays off";
+    assert_eq!((native.compile.marks.wireguard, problem.as_deref()), (0x20_0000, Some(words)));
+    let (off, problem) = Settings::default().for_nftables();
+    assert_eq!((off.compile.marks.known, problem), (0, None));
+}

@@ -19,7 +19,7 @@ use super::kernel::Kernel;
 use crate::config::Settings;
 
 /// There while kube-proxy uses IPVS: it holds the addresses of services.
-const IPVS_INTERFACE: &str = "kube-ipvs0";
+pub(super) const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// The compiler, and the routes of this node's endpoints.
 pub(super) struct Feed {
@@ -54,7 +54,11 @@ impl Owned {
 impl Feed {
     pub(super) fn new(settings: &Settings, kernel: &Kernel) -> Self {
         let flow_offload = kernel.has_offload();
-        let config = Config { versions: kernel.versions(), flow_offload, ..settings.compile.clone() };
+        let mut config = Config { versions: kernel.versions(), flow_offload, ..settings.compile.clone() };
+        if !kernel.has_revocation() {
+            // Nothing would tell what is known.
+            config.marks.known = 0;
+        }
         Self {
             compiler: Compiler::new(kernel.form(), config, kernel.features()),
             settings: settings.clone(),

@@ -25,9 +25,9 @@ use tortie_rules::render::iptables::Features;
 use super::compiler::Form;
 use super::family::{Family, usable_tools};
 use super::offload::Offload;
-use super::sets;
 use super::sweep::{Place, Sweep};
 use super::watch::RulesWatch;
+use super::{revocation, sets};
 use crate::config::{NftablesLayout, SettingProblem, Settings};
 
 /// How long a pass waits for tables. One that takes longer is awaited apart, and the others go on without it.
@@ -81,6 +81,8 @@ pub(super) struct Kernel {
     sweep: Sweep,
     /// Connections may skip the rules.
     offload: Option<Offload>,
+    /// Established connections meet policy again when it changes.
+    has_revocation: bool,
     /// Why a family that is wanted is left out.
     pub(super) left_out: Vec<SettingProblem>,
 }
@@ -117,8 +119,14 @@ impl Kernel {
                 Err(_) => {}
             }
         }
-        let (offload, missing) = Offload::open(settings, is_native, &mut families);
+        let (has_revocation, missing) = revocation::open(settings, is_native, &mut families);
         left_out.extend(missing);
+        let (offload, missing) = Offload::open(settings, is_native && !has_revocation, &mut families);
+        left_out.extend(missing);
+        if has_revocation && settings.nftables.offload {
+            let why = format!("with {}, rules see each packet of a connection", revocation::SETTING);
+            left_out.push(left_out_setting("NFTablesFlowTableOffload", &why));
+        }
         let links = open_links()?;
         let mut kernel = Self {
             prefixes: settings.compile.interface_prefixes.clone(),
@@ -140,6 +148,7 @@ impl Kernel {
             foreign_changes: 0,
             sweep: Sweep::new(place, features, options, settings.iptables_refresh),
             offload,
+            has_revocation,
             left_out,
         };
         let links: Vec<Link> = kernel.links.iter().cloned().collect();
@@ -214,6 +223,7 @@ impl Kernel {
         if let Some(offload) = &self.offload {
             offload.take_link(event, &mut self.families);
         }
+        revocation::take_link(event, &mut self.families);
         let routes = self.families.iter_mut().filter_map(|f| f.routes.as_mut());
         routes.for_each(|r| r.driver.handle_link(event));
         match event {
@@ -263,6 +273,11 @@ impl Kernel {
     /// Whether connections may skip the rules: wanted, and possible here.
     pub(super) const fn has_offload(&self) -> bool {
         self.offload.is_some()
+    }
+
+    /// Whether established connections meet policy again when it changes: wanted, and possible here.
+    pub(super) const fn has_revocation(&self) -> bool {
+        self.has_revocation
     }
 
     /// Wants a change of what would be one of iptables' tables.
