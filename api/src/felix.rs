@@ -55,11 +55,12 @@ const NAMES: &[&str] = &[
     "iptablesPostWriteCheckInterval",
     "iptablesRefreshInterval",
     "maxIpsetSize",
-    // nftables.
+    // nftables; the one about revocation is ours.
     "nftablesFilterAllowAction",
     "nftablesFilterDenyAction",
     "nftablesFlowTableDataIfacePattern",
     "nftablesFlowTableOffload",
+    "nftablesInstantRevocation",
     "nftablesMangleAllowAction",
     "nftablesMarkMask",
     "nftablesMode",

@@ -227,6 +227,13 @@ pub enum Action {
         /// Bits written.
         mask: Bits,
     },
+    /// Write a value under a mask into the mark of the packet's connection; nothing if it has none. For nftables only.
+    SetConnectionMark {
+        /// The value.
+        value: Bits,
+        /// Bits written.
+        mask: Bits,
+    },
     /// Kernel log line with this prefix.
     Log {
         /// Without the `: ` that follows it.

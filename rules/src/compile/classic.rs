@@ -120,9 +120,9 @@ pub struct Classic {
     config: Config,
     features: Features,
     rulesets: Vec<Ruleset>,
-    /// The same with [`DenyAction::Drop`]: the kernel takes REJECT in the filter table only.
+    /// The same without REJECT, which the kernel takes in the filter table only.
     outside_filter: Config,
-    /// Without flow logs as well: what is decided on before connections are tracked belongs to no flow.
+    /// With [`DenyAction::Drop`], and without flow logs: what is decided on before connections are tracked belongs to no flow.
     in_raw: Config,
     endpoints: BTreeMap<Arc<str>, EndpointChains>,
     hosts: BTreeMap<HostInterface, (EndpointChains, Extras)>,
@@ -149,10 +149,10 @@ impl Classic {
     pub fn new(config: Config, features: Features) -> Self {
         let endpoint_marks = EndpointMarks::new(&config.marks);
         let rulesets = config.versions.iter().map(|v| static_ruleset(*v, &config)).collect();
-        let outside_filter = Config { filter_deny: DenyAction::Drop, ..config.clone() };
+        let outside_filter = if config.marks.known == 0 { DenyAction::Drop } else { DenyAction::Cut };
         let mut classic = Self {
-            in_raw: Config { flow_logs: false, ..outside_filter.clone() },
-            outside_filter,
+            in_raw: Config { flow_logs: false, filter_deny: DenyAction::Drop, ..config.clone() },
+            outside_filter: Config { filter_deny: outside_filter, ..config.clone() },
             config,
             features,
             rulesets,

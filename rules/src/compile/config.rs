@@ -29,6 +29,9 @@ pub enum DenyAction {
     Drop,
     /// Answer with an ICMP error; only where the kernel allows that, in the filter table.
     Reject,
+    /// Drop it silently, and what answers it, where revocation is instant: outside the filter table, before which nothing
+    /// tells that a packet begins to be judged. No value of a setting.
+    Cut,
 }
 
 /// What happens to traffic from a workload to its own host that its policy allows.

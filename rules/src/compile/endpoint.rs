@@ -23,7 +23,7 @@ const UDP: Protocol = Protocol::Number(17);
 /// `Drop` or `Reject`, for comments.
 pub(crate) fn deny_word(config: &Config) -> &'static str {
     match config.filter_deny {
-        DenyAction::Drop => "Drop",
+        DenyAction::Drop | DenyAction::Cut => "Drop",
         DenyAction::Reject => "Reject",
     }
 }

@@ -275,11 +275,15 @@ fn emit_action(
     }
 }
 
+/// Where what is denied goes that is cut in both directions.
+pub(crate) const DENIED: &str = "cali-denied";
+
 /// How the filter table denies.
 pub(crate) fn deny(config: &Config) -> Action {
     match config.filter_deny {
         DenyAction::Drop => Action::Drop,
         DenyAction::Reject => Action::Reject,
+        DenyAction::Cut => Action::Goto(DENIED.to_owned()),
     }
 }
 

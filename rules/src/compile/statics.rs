@@ -14,8 +14,10 @@ use super::config::{Config, EndpointToHostAction, ServiceLoop};
 use super::endpoint::{filter_allow, mangle_allow};
 use super::failsafe;
 use super::names::{self, Direction, set_name};
+use super::rule::DENIED;
 use crate::graph::model::{ClusterNetwork, MESH_WORKLOADS};
 use crate::render::Table;
+use crate::render::nft::established::Revocation;
 use crate::ruleset::{Action, Chain, ConntrackState, Hook, Match, Rule, SetKey, Side};
 
 /// Set of all IP pools.
@@ -202,11 +204,19 @@ fn mangle(version: IpVersion, config: &Config, is_ipvs: bool) -> Vec<Chain> {
         Rule::when(vec![Match::Conntrack { states: DNAT, negate: false }], jump("cali-to-host-endpoint")),
         Rule::when(vec![accepted(config)], Action::Return).comment(HEP_ACCEPTED),
     ]);
-    vec![
+    let mut chains = vec![
         chain("cali-PREROUTING", prerouting),
         chain("cali-POSTROUTING", postrouting),
         empty("cali-egress-dscp"),
-    ]
+    ];
+    chains.extend(Revocation::new(&config.marks).map(denied));
+    chains
+}
+
+/// Ends a connection in both directions. What policy denies in this table does not come to where that is told else.
+fn denied(revocation: Revocation) -> Chain {
+    let cut = Action::SetConnectionMark { value: revocation.revoked(), mask: revocation.mask() };
+    chain(DENIED, vec![Rule::always(cut).comment("Answers are dropped, too"), Rule::always(Action::Drop)])
 }
 
 /// Connections between workloads of an ambient mesh carry a DSCP value, by which the mesh knows them.

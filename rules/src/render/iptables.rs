@@ -164,8 +164,8 @@ fn write_action(out: &mut String, action: &Action, features: Features) {
         Action::Accept => write!(out, "--jump ACCEPT"),
         // iptables has no verdict maps, and nothing that is compiled for it asks for one: closed if it did.
         Action::Drop | Action::Lookup { .. } => write!(out, "--jump DROP"),
-        // Nor flowtables: the packet goes on to the next rule, as there.
-        Action::Offload => Ok(()),
+        // Nor flowtables, nor revocation of connections: the packet goes on to the next rule, as there.
+        Action::Offload | Action::SetConnectionMark { .. } => Ok(()),
         Action::Reject => write!(out, "--jump REJECT"),
         // Felix writes the short option here, and ids are made of the text.
         Action::ResetConnection => write!(out, "-j REJECT --reject-with tcp-reset"),

@@ -117,7 +117,8 @@ fn is_counted(rule: &Rule) -> bool {
             | Action::Return
             | Action::Lookup { .. }
             | Action::ClearMark(_)
-            | Action::SetMaskedMark { .. },
+            | Action::SetMaskedMark { .. }
+            | Action::SetConnectionMark { .. },
         ) => false,
         Some(Action::SetMark(_)) => !rule.matches.is_empty(),
         _ => true,

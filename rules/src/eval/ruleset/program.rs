@@ -288,6 +288,7 @@ fn rule_code(
             | Action::Dnat(_)
             | Action::DnatPort(_)
             | Action::SetDscp(_)
+            | Action::SetConnectionMark { .. }
             | Action::Offload => Verb::Continue,
         },
     };

@@ -8,7 +8,8 @@ use super::base::{FLOWTABLE, chain_name, family};
 use super::maps;
 use crate::render::Table;
 use crate::ruleset::nft::{
-    Checksum, Data, Expression, LogTarget, MetaKey, NatFlags, NatKind, Payload, Register, RejectKind, Verdict,
+    Checksum, ConntrackKey, Data, Expression, LogTarget, MetaKey, NatFlags, NatKind, Payload, Register,
+    RejectKind, Verdict,
 };
 use crate::ruleset::{Action, Bits};
 
@@ -50,6 +51,7 @@ pub(super) fn push(
         Action::SetMark(bits) => set_mark(*bits, *bits, out),
         Action::ClearMark(bits) => set_mark(0, *bits, out),
         Action::SetMaskedMark { value, mask } => set_mark(*value, *mask, out),
+        Action::SetConnectionMark { value, mask } => set_connection_mark(*value, *mask, out),
         Action::Log { prefix } => {
             let target = LogTarget::Kernel { level: LOG_LEVEL, flags: 0 };
             out.push(Expression::Log { prefix: Some(log_prefix(format!("{prefix}: "))), target });
@@ -80,6 +82,16 @@ pub(super) fn set_mark(value: Bits, mask: Bits, out: &mut Vec<Expression>) {
         Expression::Meta { key: MetaKey::Mark, to: REG },
         Expression::Bitwise { from: REG, to: REG, mask: Data::host32(!mask), xor: Data::host32(value) },
         Expression::SetMeta { key: MetaKey::Mark, from: REG },
+    ]);
+}
+
+/// `ct mark set ct mark & ~mask ^ value`; does not match what belongs to no connection.
+pub(super) fn set_connection_mark(value: Bits, mask: Bits, out: &mut Vec<Expression>) {
+    let (key, direction) = (ConntrackKey::Mark, None);
+    out.extend([
+        Expression::Conntrack { key, direction, to: REG },
+        Expression::Bitwise { from: REG, to: REG, mask: Data::host32(!mask), xor: Data::host32(value) },
+        Expression::SetConntrack { key, direction, from: REG },
     ]);
 }
 

@@ -24,6 +24,9 @@
 //! | pending | judged; the mark becomes *revoked* | known |
 //! | revoked | judged | dropped |
 //!
+//! Policy of the table `mangle` is asked before its packet is judged here, or behind; what it denies is marked as revoked
+//! where it is dropped. In `filter` most is dropped by verdicts of maps, which cannot mark anything.
+//!
 //! What is judged and comes through gets this generation. So a connection that policy still allows loses no packet, one
 //! that it denies ends with its next packet in one direction and with the one after that in the other, and one that it
 //! allows again goes on. Answers cannot be judged themselves: policy is about who began.
@@ -34,7 +37,7 @@
 //! program of the node sends round through the loopback device is judged twice, and known after the second time.
 
 use super::Content;
-use super::actions::set_mark;
+use super::actions::{set_connection_mark, set_mark};
 use super::matches::{compare, interface, mark, only};
 use crate::compile::{Marks, spread};
 use crate::ruleset::Bits;
@@ -105,6 +108,11 @@ impl Revocation {
     /// The bits of connections' marks that are ours.
     pub const fn mask(&self) -> Bits {
         self.mask
+    }
+
+    /// The connection's mark by which answers are dropped, whatever the generation.
+    pub fn revoked(&self) -> Bits {
+        self.value(REVOKED[0])
     }
 
     /// The generation to begin with.
@@ -253,13 +261,9 @@ impl Revocation {
 
     /// `ct mark set ct mark & ~mask | number`.
     fn set(&self, number: u32) -> Vec<Expression> {
-        let (key, direction) = (ConntrackKey::Mark, None);
-        let (mask, xor) = (Data::host32(!self.mask), Data::host32(self.value(number)));
-        vec![
-            Expression::Conntrack { key, direction, to: REG },
-            Expression::Bitwise { from: REG, to: REG, mask, xor },
-            Expression::SetConntrack { key, direction, from: REG },
-        ]
+        let mut out = Vec::new();
+        set_connection_mark(self.value(number), self.mask, &mut out);
+        out
     }
 
     fn value(&self, number: u32) -> Bits {
