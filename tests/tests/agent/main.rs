@@ -34,6 +34,7 @@ mod metrics;
 mod offload;
 mod pods;
 mod refused;
+mod revocation;
 mod scene;
 mod settings;
 mod sharing;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         offload::trials_here(),
         pods::trials(),
         refused::trials(),
+        revocation::trials(),
         settings::trials(),
         sharing::trials(),
         takeover::trials(),
