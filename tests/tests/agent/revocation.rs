@@ -19,7 +19,7 @@ const MASK: u32 = 0xffff_0000;
 type Test = fn(&str) -> Outcome;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 9] = [
         (
             "a_connection_that_policy_no_longer_allows_ends_in_both_directions_and_others_lose_nothing",
             tightened,
@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("generations_go_round_and_no_packet_is_lost", round),
         ("what_changes_while_no_agent_runs_ends_connections_when_the_next_one_begins", restart),
         ("turned_on_and_off_in_flight_it_cuts_nothing_that_is_allowed", turned),
+        ("connections_to_a_service_and_out_of_the_cluster_end_as_others_do", translated),
         ("connections_of_a_host_end_but_for_failsafe_ports", host),
         ("where_rules_drop_with_an_answer_it_is_given", rejected),
     ];
@@ -248,7 +249,39 @@ fn turned(layout: &str) -> Outcome {
     stream.end(&scene)
 }
 
-/// A host that talks with one outside.
+/// Connections whose addresses the node translates, on either side.
+fn translated(layout: &str) -> Outcome {
+    let builder = shop::builder().external("outside", "192.0.2.10");
+    let mut scene = Scene::new(builder, Backend::Native)?;
+    scene.set_env("FELIX_NFTABLESLAYOUT", layout);
+    scene.set_env("FELIX_NFTABLESINSTANTREVOCATION", "Enabled");
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pool}\n\
+                spec: {cidr: 10.65.0.0/16, natOutgoing: true}\n";
+    scene.write("pods.yaml", shop::pods() + "---\n" + pool)?;
+    scene.write("web.yaml", allow_to("web", "client"))?;
+    scene.start()?;
+    scene.run(NODE, "nft add table ip services")?;
+    scene.run(NODE, "nft add chain ip services to { type nat hook prerouting priority dstnat ; }")?;
+    scene.run(NODE, "nft add rule ip services to ip daddr 10.96.0.1 dnat to 10.65.1.2")?;
+    let mut inside = Line::tcp_by(&scene, CLIENT, WEB, "10.96.0.1:8800".parse()?)?;
+    let mut out = [Line::tcp(&scene, CLIENT, "ext:outside")?, Line::udp(&scene, CLIENT, "ext:outside")?];
+    let mut kept = Line::udp(&scene, OTHER, "ext:outside")?;
+    scene.apply("web.yaml", allow_to("web", "other"))?;
+    inside.is_cut(&scene)?;
+    out.iter_mut().try_for_each(Line::goes_on)?;
+    scene.apply("web.yaml", allow_to("web", "client"))?;
+    inside.resumes()?;
+    let nets = "  egress: [{action: Allow, destination: {nets: [10.0.0.0/8]}}]\n";
+    scene.apply(
+        "client.yaml",
+        policy("client-out", &format!("  selector: app == 'client'\n  types: [Egress]\n{nets}")),
+    )?;
+    out.iter_mut().try_for_each(|line| line.is_cut(&scene))?;
+    inside.goes_on()?;
+    kept.goes_on()
+}
+
+/// A host that talks with one outside, and with itself.
 fn host(layout: &str) -> Outcome {
     let builder = Lab::builder().node(NODE, "172.18.0.11").external("outside", "192.0.2.10");
     let mut scene = Scene::new(builder, Backend::Native)?;
@@ -271,6 +304,8 @@ fn host(layout: &str) -> Outcome {
     scene.start()?;
     let mut ssh = Line::tcp_to(&scene, outside, node, 22)?;
     let ways = [(outside, node.as_str()), (node.as_str(), outside)];
+    // Comes in again where it went out.
+    let mut own = [Line::tcp(&scene, node, node)?, Line::udp(&scene, node, node)?];
     let mut open = Vec::new();
     for (from, to) in ways {
         open.push([Line::tcp(&scene, from, to)?, Line::udp(&scene, from, to)?]);
@@ -284,6 +319,7 @@ fn host(layout: &str) -> Outcome {
     from_us[1].is_cut(&scene)?;
     from_us[0].goes_on()?;
     goes_on(&mut to_us)?;
+    goes_on(&mut own)?;
     scene.apply("host.yaml", policies(allow, allow, ""))?;
     from_us[1].goes_on()?;
     // Before addresses are translated.
@@ -296,6 +332,7 @@ fn host(layout: &str) -> Outcome {
     // Nothing any more, but what keeps the host reachable, and answers to what it asks.
     scene.apply("host.yaml", policies("", allow, ""))?;
     to_us.iter_mut().try_for_each(|line| line.is_cut(&scene))?;
+    own.iter_mut().try_for_each(|line| line.is_cut(&scene))?;
     goes_on(&mut from_us)?;
     ssh.goes_on()
 }

@@ -48,9 +48,15 @@ impl Line {
     }
 
     pub(super) fn tcp_to(scene: &Scene, from: &str, to: &str, port: u16) -> Result<Self, Failed> {
+        Self::tcp_by(scene, from, to, SocketAddr::new(address(scene, to)?, port))
+    }
+
+    /// To an address that is another's, at the same port.
+    pub(super) fn tcp_by(scene: &Scene, from: &str, to: &str, by: SocketAddr) -> Result<Self, Failed> {
+        let port = by.port();
         let at = SocketAddr::new(address(scene, to)?, port);
         let listener = scene.netns(to)?.enter(|| TcpListener::bind(at))??;
-        let near = scene.netns(from)?.enter(|| TcpStream::connect_timeout(&at, PASS_WAIT))??;
+        let near = scene.netns(from)?.enter(|| TcpStream::connect_timeout(&by, PASS_WAIT))??;
         let (far, _) = listener.accept()?;
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
