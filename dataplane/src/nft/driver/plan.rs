@@ -208,7 +208,8 @@ impl State {
         writes.extend(self.dirty_chains.iter().filter(|name| self.is_chain_due(name)).cloned());
         let mut rules = (Vec::new(), Vec::new());
         let mut late_chains = Vec::new();
-        let is_small = rebuilt.is_empty() && writes.len() <= MAX_PATCHES;
+        // A rule that names the flowtable has to go before that can, also where the chain stays as it is.
+        let is_small = rebuilt.is_empty() && !is_offload_rebuilt && writes.len() <= MAX_PATCHES;
         for name in &writes {
             match self.patch(name).filter(|_| is_small) {
                 Some(patch) => rules.1.push(Step::Patch(patch)),

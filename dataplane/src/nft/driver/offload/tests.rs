@@ -6,9 +6,15 @@ use super::*;
 use crate::reconcile::Phase;
 
 fn state() -> State {
+    state_with(0)
+}
+
+/// With so many rules behind the one that names the table.
+fn state_with(more: usize) -> State {
     let mut state = State::new(IpVersion::V4, Vec::new());
     let offload = Expression::FlowOffload { flowtable: lower::FLOWTABLE.to_owned() };
-    let rules = vec![Rule { expressions: vec![offload], comment: None }];
+    let mut rules = vec![Rule { expressions: vec![offload], comment: None }];
+    rules.resize(1 + more, Rule { expressions: vec![Expression::Counter], comment: None });
     state.want_chain(lower::Content { chain: Chain::plain("filter-cali-FORWARD"), rules });
     state.want_chain(lower::Content { chain: Chain::plain("filter-cali-other"), rules: Vec::new() });
     state.offload.is_wanted = true;
@@ -44,16 +50,19 @@ fn the_table_comes_before_the_rules_that_name_it() {
 
 #[test]
 fn recalled_connections_meet_the_rules_since_the_table_is_replaced_with_the_rules_that_name_it() {
-    let mut state = done(state());
-    state.offload.recall();
-    let expected = [
-        "flush chain filter-cali-FORWARD",
-        "delete flowtable calico",
-        "add the flowtable",
-        "1 rules of filter-cali-FORWARD",
-    ];
-    assert_eq!(words(&state, Phase::Enforce), expected);
-    done(state);
+    // However many of its chain's rules stay as they are.
+    for more in [0, 20] {
+        let mut state = done(state_with(more));
+        state.offload.recall();
+        let expected = [
+            "flush chain filter-cali-FORWARD",
+            "delete flowtable calico",
+            "add the flowtable",
+            &format!("{} rules of filter-cali-FORWARD", 1 + more),
+        ];
+        assert_eq!(words(&state, Phase::Enforce), expected);
+        done(state);
+    }
 }
 
 #[test]
