@@ -8,15 +8,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use libtest_mimic::Failed;
+use tortie_tests::lab::Family;
 
 use crate::Outcome;
 use crate::scene::{NODE, Scene, eventually};
 use crate::watch::{Mirror, exchange, receive};
 
 /// How long what must not come is waited for.
-pub(super) const BLOCKED_WAIT: Duration = Duration::from_millis(200);
+pub(crate) const BLOCKED_WAIT: Duration = Duration::from_millis(200);
 /// The same for what must.
-pub(super) const PASS_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const PASS_WAIT: Duration = Duration::from_secs(5);
 /// Between two datagrams of a stream.
 const PACE: Duration = Duration::from_millis(1);
 /// Numbers in marks of connections that were cut.
@@ -25,36 +26,52 @@ const REVOKED: [u32; 2] = [3, 4];
 static NEXT_PORT: AtomicU16 = AtomicU16::new(9000);
 
 /// A connection, of which each end can say something to the other.
-pub(super) struct Line {
-    pub(super) ends: Ends,
-    pub(super) port: u16,
+pub(crate) struct Line {
+    pub(crate) ends: Ends,
+    pub(crate) port: u16,
 }
 
-pub(super) enum Ends {
+pub(crate) enum Ends {
     Udp(UdpSocket, UdpSocket),
     Tcp(TcpStream, TcpStream),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum To {
+pub(crate) enum To {
     /// From who began it.
     There,
     Back,
 }
 
 impl Line {
-    pub(super) fn tcp(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
-        Self::tcp_to(scene, from, to, NEXT_PORT.fetch_add(1, Ordering::Relaxed))
+    /// Of either protocol and IP version, to a port of its own.
+    pub(crate) fn of(
+        scene: &Scene,
+        from: &str,
+        to: &str,
+        (is_tcp, family): (bool, Family),
+    ) -> Result<Self, Failed> {
+        let at = SocketAddr::new(address(scene, to, family)?, NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+        if is_tcp { Self::tcp_by(scene, from, to, at) } else { Self::udp_to(scene, from, to, at) }
     }
 
-    pub(super) fn tcp_to(scene: &Scene, from: &str, to: &str, port: u16) -> Result<Self, Failed> {
-        Self::tcp_by(scene, from, to, SocketAddr::new(address(scene, to)?, port))
+    pub(crate) fn tcp(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
+        Self::of(scene, from, to, (true, Family::V4))
+    }
+
+    pub(crate) fn udp(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
+        Self::of(scene, from, to, (false, Family::V4))
+    }
+
+    pub(crate) fn tcp_to(scene: &Scene, from: &str, to: &str, port: u16) -> Result<Self, Failed> {
+        Self::tcp_by(scene, from, to, SocketAddr::new(address(scene, to, Family::V4)?, port))
     }
 
     /// To an address that is another's, at the same port.
-    pub(super) fn tcp_by(scene: &Scene, from: &str, to: &str, by: SocketAddr) -> Result<Self, Failed> {
+    pub(crate) fn tcp_by(scene: &Scene, from: &str, to: &str, by: SocketAddr) -> Result<Self, Failed> {
         let port = by.port();
-        let at = SocketAddr::new(address(scene, to)?, port);
+        let family = if by.is_ipv4() { Family::V4 } else { Family::V6 };
+        let at = SocketAddr::new(address(scene, to, family)?, port);
         let listener = scene.netns(to)?.enter(|| TcpListener::bind(at))??;
         let near = scene.netns(from)?.enter(|| TcpStream::connect_timeout(&by, PASS_WAIT))??;
         let (far, _) = listener.accept()?;
@@ -63,11 +80,11 @@ impl Line {
         Self { ends: Ends::Tcp(near, far), port }.begun()
     }
 
-    pub(super) fn udp(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        let at = SocketAddr::new(address(scene, to)?, port);
+    fn udp_to(scene: &Scene, from: &str, to: &str, at: SocketAddr) -> Result<Self, Failed> {
+        let port = at.port();
+        let any = address(scene, from, if at.is_ipv4() { Family::V4 } else { Family::V6 })?;
         let far = scene.netns(to)?.enter(|| UdpSocket::bind(at))??;
-        let near = scene.netns(from)?.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+        let near = scene.netns(from)?.enter(|| UdpSocket::bind((any, 0)))??;
         near.connect(at)?;
         near.send(b"!")?;
         far.set_read_timeout(Some(PASS_WAIT))?;
@@ -84,7 +101,7 @@ impl Line {
     }
 
     /// Says something; whether it arrives.
-    pub(super) fn arrives(&mut self, to: To, wait: Duration) -> io::Result<bool> {
+    pub(crate) fn arrives(&mut self, to: To, wait: Duration) -> io::Result<bool> {
         match (&mut self.ends, to) {
             (Ends::Udp(near, far), To::There) => say(near, far, wait),
             (Ends::Udp(near, far), To::Back) => say(far, near, wait),
@@ -100,12 +117,12 @@ impl Line {
         Err(format!("port {}: cut {to:?}", self.port).into())
     }
 
-    pub(super) fn goes_on(&mut self) -> Outcome {
+    pub(crate) fn goes_on(&mut self) -> Outcome {
         [To::There, To::Back, To::Back, To::There].into_iter().try_for_each(|to| self.passes(to))
     }
 
     /// Nothing gets there, and after two packets nothing comes back.
-    pub(super) fn is_cut(&mut self, scene: &Scene) -> Outcome {
+    pub(crate) fn is_cut(&mut self, scene: &Scene) -> Outcome {
         for to in [To::There, To::There] {
             if self.arrives(to, BLOCKED_WAIT)? {
                 return Err(format!("port {} goes on", self.port).into());
@@ -123,7 +140,7 @@ impl Line {
     }
 
     /// It comes to life again, if each end says something.
-    pub(super) fn resumes(&mut self) -> Outcome {
+    pub(crate) fn resumes(&mut self) -> Outcome {
         if let Ends::Tcp(near, far) = &mut self.ends {
             // What was said meanwhile arrives now: three times one way, twice the other.
             near.write_all(b"x")?;
@@ -161,19 +178,19 @@ fn write(from: &mut TcpStream, to: &mut TcpStream, wait: Duration) -> io::Result
     }
 }
 
-fn address(scene: &Scene, name: &str) -> Result<IpAddr, Failed> {
-    Ok(scene.lab.host(&name.parse()?)?.addresses().v4.ok_or("no IPv4 address")?.into())
+fn address(scene: &Scene, name: &str, family: Family) -> Result<IpAddr, Failed> {
+    Ok(scene.lab.host(&name.parse()?)?.addresses().get(family).ok_or("no such address")?)
 }
 
 /// What the node's kernel knows of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) id: String,
-    pub(super) mark: u32,
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    pub(crate) mark: u32,
 }
 
 /// The connection to a port.
-pub(super) fn entry(scene: &Scene, port: u16) -> Result<Entry, Failed> {
+pub(crate) fn entry(scene: &Scene, port: u16) -> Result<Entry, Failed> {
     let text = scene.run(NODE, "conntrack -L -o id")?;
     let line = text.lines().find(|line| line.contains(&format!(" dport={port} ")));
     let line = line.ok_or_else(|| format!("no connection to port {port} in\n{text}"))?;
@@ -183,7 +200,7 @@ pub(super) fn entry(scene: &Scene, port: u16) -> Result<Entry, Failed> {
 }
 
 /// Datagrams of one flow, each of which must be answered.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     thread: JoinHandle<io::Result<u64>>,
@@ -193,10 +210,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn open(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
+    pub(crate) fn open(scene: &Scene, from: &str, to: &str) -> Result<Self, Failed> {
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let mirror = Mirror::open(&scene.netns(to)?, port)?;
-        let target = SocketAddr::new(address(scene, to)?, port);
+        let target = SocketAddr::new(address(scene, to, Family::V4)?, port);
         let socket = scene.netns(from)?.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (stop.clone(), sent.clone());
@@ -224,7 +241,7 @@ impl Stream {
     }
 
     /// That nothing was lost, and that it is one connection from the first datagram to the last.
-    pub(super) fn end(self, scene: &Scene) -> Outcome {
+    pub(crate) fn end(self, scene: &Scene) -> Outcome {
         self.goes_on()?;
         self.stop.store(true, Ordering::Relaxed);
         let lost = self.thread.join().map_err(|_| "a stream panicked")??;

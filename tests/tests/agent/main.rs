@@ -30,6 +30,7 @@ mod flows;
 mod health;
 mod hosts;
 mod lifecycle;
+mod line;
 mod metrics;
 mod offload;
 mod pods;
@@ -58,6 +59,9 @@ type Test = (&'static str, fn() -> Outcome);
 
 /// A test that is run on each iptables back end.
 type BackendTest = (&'static str, fn(Backend) -> Outcome);
+
+/// A test that is run in each layout of nftables mode.
+type LayoutTest = (&'static str, fn(&str) -> Outcome);
 
 /// Tests mostly wait for the kernel and for programs, so more of them than processors run at a time.
 const AT_ONCE: usize = 6;
@@ -122,6 +126,15 @@ const IN_NFTABLES_MODE_TOO: [&str; 17] = [
     "pods::an_interface_that_goes_down_and_up_gets_its_routes_back",
     "settings::a_change_in_flight_interrupts_and_opens_nothing",
 ];
+
+/// Tests that run in both layouts of nftables mode.
+fn in_both_layouts(module: &str, tests: &[LayoutTest]) -> Vec<Trial> {
+    let trial = |name: &str, test: fn(&str) -> Outcome, layout: &'static str| {
+        Trial::test(format!("{module}::{name}::{layout}"), move || test(layout))
+    };
+    let each = |(name, test): &LayoutTest| ["Chains", "Tables"].map(|layout| trial(name, *test, layout));
+    tests.iter().flat_map(each).collect()
+}
 
 /// Tests that run on both iptables back ends.
 fn on_both(module: &str, tests: &[BackendTest]) -> Vec<Trial> {

@@ -2,9 +2,10 @@
 
 use libtest_mimic::{Failed, Trial};
 use tortie_api::control::Area;
-use tortie_tests::lab::Lab;
+use tortie_tests::lab::{Family, Lab};
 
 use crate::Outcome;
+use crate::line::Line;
 use crate::scene::{Backend, NODE, Scene, eventually};
 use crate::shop::{self, CLIENT, OTHER, SHOP, namespace, pod, policy};
 use crate::watch::Talk;
@@ -37,9 +38,12 @@ fn missing() -> Outcome {
 
 /// For a kernel with flowtables.
 pub(crate) fn trials() -> Vec<Trial> {
-    crate::named(
+    crate::in_both_layouts(
         "offload",
-        &[("connections_skip_the_rules_unless_these_have_work_with_each_packet", offload)],
+        &[
+            ("connections_skip_the_rules_unless_these_have_work_with_each_packet", offload),
+            ("tcp_and_udp_of_both_ip_versions_skip_the_rules", each),
+        ],
     )
 }
 
@@ -60,8 +64,8 @@ fn connection(scene: &Scene, address: &str) -> Result<Option<String>, Failed> {
 }
 
 /// Packets of known connections that came to the rules of the node.
-fn seen(scene: &Scene) -> Result<String, Failed> {
-    let text = scene.run(NODE, "nft list chain ip calico filter-cali-FORWARD")?;
+fn seen(scene: &Scene, family: &str) -> Result<String, Failed> {
+    let text = scene.run(NODE, &format!("nft list chain {family} calico filter-cali-FORWARD"))?;
     let line = text.lines().find(|line| line.contains("flow add @calico"));
     let line = line.ok_or_else(|| format!("nothing skips the rules of\n{text}"))?;
     let count = line.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -78,7 +82,7 @@ fn expect_offload(scene: &Scene, talk: &mut Talk, address: &str, is_wanted: bool
     (0..10).try_for_each(|_| talk.goes_on())
 }
 
-fn offload() -> Outcome {
+fn offload(layout: &str) -> Outcome {
     let builder = Lab::builder()
         .node(NODE, "172.18.0.11")
         .node("node-2", "172.18.0.12")
@@ -87,6 +91,7 @@ fn offload() -> Outcome {
         .pod("shop", "remote", "node-2", "10.65.2.2");
     let mut scene = Scene::new(builder, Backend::Nft)?;
     scene.set_env("FELIX_NFTABLESMODE", "Enabled");
+    scene.set_env("FELIX_NFTABLESLAYOUT", layout);
     scene.set_env("FELIX_NFTABLESFLOWTABLEOFFLOAD", "All");
     scene.set_env("FELIX_NFTABLESFLOWTABLEDATAIFACEPATTERN", "^eth0$");
     scene.write("pods.yaml", pods(""))?;
@@ -94,9 +99,9 @@ fn offload() -> Outcome {
     let mut talk = Talk::open(&scene, CLIENT, REMOTE)?;
     expect_offload(&scene, &mut talk, CLIENT_AT, true)?;
     // The rules see none of it any more, in neither direction.
-    let before = seen(&scene)?;
+    let before = seen(&scene, "ip")?;
     (0..10).try_for_each(|_| talk.goes_on())?;
-    assert_eq!(seen(&scene)?, before);
+    assert_eq!(seen(&scene, "ip")?, before);
     let mut marked = Talk::open(&scene, OTHER, REMOTE)?;
     expect_offload(&scene, &mut marked, OTHER_AT, false)?;
     // A new policy is for new connections.
@@ -113,5 +118,64 @@ fn offload() -> Outcome {
     eventually("an address without connections", || {
         Ok(connection(&scene, CLIENT_AT)?.is_none().then_some(()))
     })?;
+    Ok(())
+}
+
+/// Whether a connection to a port skips the rules.
+fn is_offloaded(scene: &Scene, family: &str, port: u16) -> Result<bool, Failed> {
+    let text = scene.run(NODE, &format!("conntrack -L -f {family}"))?;
+    let line = text.lines().find(|line| line.contains(&format!(" dport={port} ")));
+    Ok(line.ok_or_else(|| format!("no connection to port {port} in\n{text}"))?.contains("[OFFLOAD]"))
+}
+
+fn each(layout: &str) -> Outcome {
+    let at = |number: u8, ip: &str| format!("10.65.{number}.{ip},fd00:65::{number}:{ip}");
+    let (client, other, remote) = (at(1, "3"), at(1, "4"), at(2, "2"));
+    let builder = Lab::builder()
+        .node(NODE, "172.18.0.11,fd00::ac12:11")
+        .node("node-2", "172.18.0.12,fd00::ac12:12")
+        .pod("shop", "client", NODE, client.as_str())
+        .pod("shop", "other", NODE, other.as_str())
+        .pod("shop", "remote", "node-2", remote.as_str());
+    let mut scene = Scene::new(builder, Backend::Native)?;
+    scene.set_env("FELIX_IPV6SUPPORT", "true");
+    scene.set_env("FELIX_NFTABLESLAYOUT", layout);
+    scene.set_env("FELIX_NFTABLESFLOWTABLEOFFLOAD", "All");
+    scene.set_env("FELIX_NFTABLESFLOWTABLEDATAIFACEPATTERN", "^eth0$");
+    let both = |name: &str, node: &str, addresses: &str, annotations: &str| {
+        let (v4, v6) = addresses.split_once(',').unwrap_or((addresses, ""));
+        let pod = pod("shop", name, node, v4, &format!("app: {name}"));
+        pod.replace("metadata: {", &format!("metadata: {{annotations: {{{annotations}}}, "))
+            .replace(&format!("{{ip: {v4}}}"), &format!("{{ip: {v4}}}, {{ip: \"{v6}\"}}"))
+    };
+    let pods = namespace("shop", "a: b")
+        + &both("client", NODE, &client, "")
+        + &both("other", NODE, &other, MARKED)
+        + &both("remote", "node-2", &remote, "");
+    scene.write("pods.yaml", pods)?;
+    scene.start()?;
+    let mut lines = Vec::new();
+    for (family, name, table) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ip6")] {
+        for is_tcp in [true, false] {
+            let mut line = Line::of(&scene, CLIENT, REMOTE, (is_tcp, family))?;
+            eventually(&format!("{name}, TCP {is_tcp}: offloaded"), || {
+                line.goes_on()?;
+                Ok(is_offloaded(&scene, name, line.port)?.then_some(()))
+            })?;
+            let before = seen(&scene, table)?;
+            (0..10).try_for_each(|_| line.goes_on())?;
+            assert_eq!(seen(&scene, table)?, before, "{name}, TCP {is_tcp}");
+            let mut marked = Line::of(&scene, OTHER, REMOTE, (is_tcp, family))?;
+            (0..10).try_for_each(|_| marked.goes_on())?;
+            assert!(!is_offloaded(&scene, name, marked.port)?, "{name}, TCP {is_tcp}");
+            lines.push((line, name));
+        }
+    }
+    scene.apply("client.yaml", policy("client-out", "  selector: app == 'client'\n  types: [Egress]\n"))?;
+    scene.expect(&[(CLIENT, REMOTE, false)])?;
+    for (line, name) in &mut lines {
+        line.goes_on()?;
+        assert!(is_offloaded(&scene, name, line.port)?, "{name}");
+    }
     Ok(())
 }

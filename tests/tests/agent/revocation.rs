@@ -1,44 +1,37 @@
 //! Policy that is tightened ends established connections at once, in nftables mode and where that is asked for.
 
-mod flow;
-
 use std::io;
 
 use libtest_mimic::{Failed, Trial};
 use tortie_api::control::Area;
 use tortie_tests::lab::Lab;
 
-use self::flow::{BLOCKED_WAIT, Ends, Line, PASS_WAIT, Stream, To, entry};
 use crate::Outcome;
+use crate::line::{BLOCKED_WAIT, Ends, Line, PASS_WAIT, Stream, To, entry};
 use crate::scene::{Backend, NODE, Scene, eventually, native_lines};
 use crate::shop::{self, CLIENT, OTHER, SHOP, VAULT, WEB, allow_to, policy};
 
 /// Ours of a connection's mark.
 const MASK: u32 = 0xffff_0000;
 
-type Test = fn(&str) -> Outcome;
-
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test); 9] = [
-        (
-            "a_connection_that_policy_no_longer_allows_ends_in_both_directions_and_others_lose_nothing",
-            tightened,
-        ),
-        ("closing_the_way_of_the_sender_ends_its_connections", sender),
-        ("a_pod_that_leaves_a_set_loses_its_connections", member),
-        ("generations_go_round_and_no_packet_is_lost", round),
-        ("what_changes_while_no_agent_runs_ends_connections_when_the_next_one_begins", restart),
-        ("turned_on_and_off_in_flight_it_cuts_nothing_that_is_allowed", turned),
-        ("connections_to_a_service_and_out_of_the_cluster_end_as_others_do", translated),
-        ("connections_of_a_host_end_but_for_failsafe_ports", host),
-        ("where_rules_drop_with_an_answer_it_is_given", rejected),
-    ];
-    let mut trials = Vec::new();
-    for (name, test) in tests {
-        for layout in ["Chains", "Tables"] {
-            trials.push(Trial::test(format!("revocation::{name}::{layout}"), move || test(layout)));
-        }
-    }
+    let mut trials = crate::in_both_layouts(
+        "revocation",
+        &[
+            (
+                "a_connection_that_policy_no_longer_allows_ends_in_both_directions_and_others_lose_nothing",
+                tightened,
+            ),
+            ("closing_the_way_of_the_sender_ends_its_connections", sender),
+            ("a_pod_that_leaves_a_set_loses_its_connections", member),
+            ("generations_go_round_and_no_packet_is_lost", round),
+            ("what_changes_while_no_agent_runs_ends_connections_when_the_next_one_begins", restart),
+            ("turned_on_and_off_in_flight_it_cuts_nothing_that_is_allowed", turned),
+            ("connections_to_a_service_and_out_of_the_cluster_end_as_others_do", translated),
+            ("connections_of_a_host_end_but_for_failsafe_ports", host),
+            ("where_rules_drop_with_an_answer_it_is_given", rejected),
+        ],
+    );
     trials.extend(crate::named(
         "revocation",
         &[

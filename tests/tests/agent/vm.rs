@@ -27,7 +27,12 @@ const AGAIN: [&str; 2] = [
 ];
 
 /// Tests for which the kernel of this machine may lack something: they are run there only.
-const THERE: [&str; 1] = ["offload::connections_skip_the_rules_unless_these_have_work_with_each_packet"];
+const THERE: [&str; 4] = [
+    "offload::connections_skip_the_rules_unless_these_have_work_with_each_packet::Chains",
+    "offload::connections_skip_the_rules_unless_these_have_work_with_each_packet::Tables",
+    "offload::tcp_and_udp_of_both_ip_versions_skip_the_rules::Chains",
+    "offload::tcp_and_udp_of_both_ip_versions_skip_the_rules::Tables",
+];
 
 /// Trials for that machine only: none in this one.
 pub(super) fn only_there(trials: fn() -> Vec<Trial>) -> Vec<Trial> {
