@@ -52,10 +52,18 @@ fn main() -> ExitCode {
 type Env = &'static [(&'static str, &'static str)];
 
 /// The modes of the rules, each of which every cluster runs in.
-const MODES: [(&str, Env); 3] = [
+const MODES: [(&str, Env); 4] = [
     ("iptables", &[("FELIX_NFTABLESMODE", "Disabled")]),
     ("nftables_chains", &[("FELIX_NFTABLESMODE", "Enabled"), ("FELIX_NFTABLESLAYOUT", "Chains")]),
     ("nftables_tables", &[("FELIX_NFTABLESMODE", "Enabled"), ("FELIX_NFTABLESLAYOUT", "Tables")]),
+    (
+        "nftables_revocation",
+        &[
+            ("FELIX_NFTABLESMODE", "Enabled"),
+            ("FELIX_NFTABLESLAYOUT", "Tables"),
+            ("FELIX_NFTABLESINSTANTREVOCATION", "Enabled"),
+        ],
+    ),
 ];
 
 /// A pod of the lab.

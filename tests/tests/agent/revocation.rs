@@ -161,7 +161,7 @@ fn round(layout: &str) -> Outcome {
     scene.expect(&SHOP)?;
     let stream = Stream::open(&scene, CLIENT, VAULT)?;
     // Says nothing for a whole round, and then is what no longer may be.
-    let mut idle = Line::udp(&scene, OTHER, CLIENT)?;
+    let mut idle = Line::tcp(&scene, OTHER, CLIENT)?;
     let first = generation(&scene)?;
     let mark = entry(&scene, idle.port)?.mark;
     assert_eq!(mark, u32::from_str_radix(first.trim_start_matches("0x"), 16)?);

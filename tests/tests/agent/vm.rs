@@ -21,9 +21,11 @@ const CHOSEN: &str = "TORTIE_VM_TRIALS";
 const KERNEL: &str = "TORTIE_VM_KERNEL";
 
 /// Tests of other modules that must come out the same on that kernel.
-const AGAIN: [&str; 2] = [
+const AGAIN: [&str; 4] = [
     "drift::changed_sets_are_put_right::legacy",
     "flows::pods_go_out_with_their_nodes_address_and_to_pods_with_their_own::nft",
+    "revocation::a_connection_that_policy_no_longer_allows_ends_in_both_directions_and_others_lose_nothing::Tables",
+    "revocation::generations_go_round_and_no_packet_is_lost::Chains",
 ];
 
 /// Tests for which the kernel of this machine may lack something: they are run there only.
