@@ -188,6 +188,14 @@ fn match_shapes() -> Vec<Shape> {
             "ct status dnat",
             vec![ct(ConntrackKey::Status), bits(Data::host32(32), zero()), unequal(zero())],
         ),
+        shape(
+            "ct status expected",
+            vec![ct(ConntrackKey::Status), bits(Data::host32(1), zero()), unequal(zero())],
+        ),
+        shape(
+            "ct direction != original",
+            vec![ct(ConntrackKey::Direction), compare(Comparison::NotEqual, Data::u8(0))],
+        ),
         shape("ct direction reply", vec![ct(ConntrackKey::Direction), equal(Data::u8(1))]),
         shape(
             "ct mark & 0xffff == 0x7",
@@ -354,6 +362,14 @@ fn effect_shapes() -> Vec<Shape> {
             "ct mark set meta mark",
             vec![
                 meta(MetaKey::Mark),
+                Expression::SetConntrack { key: ConntrackKey::Mark, direction: None, from: R },
+            ],
+        ),
+        shape(
+            "ct mark set ct mark & 0x0006ffff | 0x00060000",
+            vec![
+                ct(ConntrackKey::Mark),
+                bits(Data::host32(0xffff), Data::host32(0x6_0000)),
                 Expression::SetConntrack { key: ConntrackKey::Mark, direction: None, from: R },
             ],
         ),
