@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     run(tests![["nft", "conntrack"];
         the_chains_read_as_a_person_would_write_them,
         a_change_begins_a_generation_and_what_is_no_change_does_not,
+        what_is_known_is_told_early_only_where_policy_is_asked_before_addresses_are_translated,
         the_next_process_begins_the_next_generation_once,
         what_others_remove_is_put_back_and_begins_a_generation,
         numbers_that_are_used_again_are_taken_from_old_connections_before_and_nothing_else_is,
@@ -64,7 +65,7 @@ fn lines(family: &str, chain: &str) -> Vec<String> {
 
 /// The number that a connection gets that comes through.
 fn generation(family: &str) -> u32 {
-    let line = &lines(family, "cali-conn-known")[2];
+    let line = &lines(family, "cali-conn-known")[0];
     // `ct mark & 0x003f0000 == 0x00060000`, and where the mask is one of the highest bits, `ct mark 0x00060000/16`.
     let mut value = line.split(' ').filter_map(|word| word.split('/').next()?.strip_prefix("0x"));
     let value = value.nth(usize::from(line.contains("==")));
@@ -98,25 +99,24 @@ fn the_chains_read_as_a_person_would_write_them() {
         assert_eq!(
             lines(family, "cali-conn-known"),
             [
+                "ct mark 0x00060000/16 ct state established,related meta mark set meta mark | 0x00200000 accept \
+                 comment \"Came through since policy last changed\"",
                 "meta mark set meta mark & 0xffdfffff comment \"Nothing is known of the packet\"",
                 "ct state ! established,related return comment \"Begins a connection, or belongs to none\"",
-                "ct mark 0x00060000/16 meta mark set meta mark | 0x00200000 return \
-                 comment \"Came through since policy last changed\"",
-                "ct state related meta mark set meta mark | 0x00200000 return comment \"About a connection\"",
-                "ct status expected meta mark set meta mark | 0x00200000 return \
+                "ct state related meta mark set meta mark | 0x00200000 accept comment \"About a connection\"",
+                "ct status expected meta mark set meta mark | 0x00200000 accept \
                  comment \"Part of another connection\"",
                 "ct direction original return comment \"Policy is asked again\"",
                 "ct mark 0x00030000/16 counter drop \
                  comment \"Answer on a connection that policy denies\"",
                 "ct mark 0x00040000/16 counter drop \
                  comment \"Answer on a connection that policy denies\"",
-                "meta mark set meta mark | 0x00200000 comment \"Answer\"",
+                "meta mark set meta mark | 0x00200000 accept comment \"Answer\"",
             ]
         );
         assert_eq!(
             lines(family, "cali-conn-judge"),
             [
-                "meta mark & 0x00200000 != 0x00000000 return comment \"Known\"",
                 "ct mark 0x00060000/16 return comment \"Came through since policy last changed\"",
                 "ct mark 0x00010000/16 ct mark set ct mark & 0x0003ffff | 0x00030000 return \
                  comment \"The packet before did not come through: denied\"",
@@ -139,13 +139,17 @@ fn the_chains_read_as_a_person_would_write_them() {
         let sent_on = "meta mark != 0x00000000/10 accept comment \"IPVS sends it on\"";
         let (known, judge, passed) =
             ("jump cali-conn-known", "jump cali-conn-judge", "jump cali-conn-passed");
-        let places: [(&str, &str, &[&str]); 6] = [
-            ("prerouting", "mangle - 1", &[known]),
+        let is_known = "meta mark & 0x00200000 != 0x00000000 accept comment \"Known\"";
+        let places: [(&str, &str, &[&str]); 5] = [
             ("forward", "filter - 1", &[known, judge]),
             ("input", "filter - 1", &[known, "iifname \"lo\" accept comment \"Comes in again\"", judge]),
             ("output", "filter - 1", &[sent_on, known, judge]),
-            ("end-input", "filter + 1", &[sent_on, passed]),
-            ("end-postrouting", "mangle + 1", &["oifname \"lo\" accept comment \"Comes in again\"", passed]),
+            ("end-input", "filter + 1", &[is_known, sent_on, passed]),
+            (
+                "end-postrouting",
+                "mangle + 1",
+                &[is_known, "oifname \"lo\" accept comment \"Comes in again\"", passed],
+            ),
         ];
         for (name, priority, rules) in places {
             let hook = name.trim_start_matches("end-");
@@ -169,6 +173,22 @@ fn a_change_begins_a_generation_and_what_is_no_change_does_not() {
     want(&mut driver, 1);
     apply(&mut driver);
     assert_eq!(generation("ip"), 7);
+}
+
+fn what_is_known_is_told_early_only_where_policy_is_asked_before_addresses_are_translated() {
+    let mut driver = driver(IpVersion::V4, WIDE);
+    let chain = || Chain { name: "cali-fh-eth0".to_owned(), rules: Vec::new() };
+    let is_there = || sh("nft list table ip calico").contains("chain cali-conn-prerouting {");
+    driver.change(Table::Filter, &Change::Chain(chain()));
+    apply(&mut driver);
+    assert!(!is_there());
+    driver.change(Table::Mangle, &Change::Chain(chain()));
+    apply(&mut driver);
+    let base = "type filter hook prerouting priority mangle - 1; policy accept;";
+    assert_eq!(lines("ip", "cali-conn-prerouting"), [base, "jump cali-conn-known"]);
+    driver.change(Table::Mangle, &Change::NoChain("cali-fh-eth0".to_owned()));
+    apply(&mut driver);
+    assert!(!is_there());
 }
 
 fn the_next_process_begins_the_next_generation_once() {

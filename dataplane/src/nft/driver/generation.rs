@@ -14,7 +14,9 @@
 //! rule, marks may be left of an earlier life, and are taken away.
 
 use nix::errno::Errno;
-use tortie_rules::render::nft::established::{Generation, KNOWN, MarkFilter, Revocation};
+use tortie_rules::render::nft::established::{
+    ASK_EARLY, EARLY, Generation, KNOWN, MarkFilter, Revocation, Surroundings,
+};
 
 use super::NftTable;
 use crate::conntrack::marks::{Clearing, clear};
@@ -25,7 +27,7 @@ use crate::reconcile::{Phase, Report};
 #[derive(Debug)]
 pub(super) struct Revoker {
     revocation: Revocation,
-    is_ipvs: bool,
+    around: Surroundings,
     /// In force, or about to be; `None` until the kernel was asked.
     current: Option<Generation>,
     /// Policy has changed since it began.
@@ -47,7 +49,7 @@ impl NftTable {
     pub fn want_revocation(&mut self, revocation: Revocation) {
         self.revoker = Some(Revoker {
             revocation,
-            is_ipvs: false,
+            around: Surroundings::default(),
             current: None,
             is_due: false,
             has_leftovers: false,
@@ -58,7 +60,7 @@ impl NftTable {
     /// Notes whether kube-proxy uses IPVS on this node. No kernel call.
     pub fn set_ipvs(&mut self, is_ipvs: bool) {
         if let Some(revoker) = &mut self.revoker {
-            revoker.is_ipvs = is_ipvs;
+            revoker.around.is_ipvs = is_ipvs;
             self.want_generation();
         }
     }
@@ -71,6 +73,7 @@ impl NftTable {
         }
         // Rules that ask what is known must not come without those that tell it.
         let is_first = self.begin().map_err(|error| error.words())?;
+        self.look_around();
         let before = report.changed;
         let outcome = self.settle(phase, report);
         if let Some(revoker) = &mut self.revoker {
@@ -154,10 +157,26 @@ impl NftTable {
         Ok(())
     }
 
+    /// Looks whether what is known is asked for early.
+    fn look_around(&mut self) {
+        let chains = self.state.chains.range(ASK_EARLY.to_owned()..);
+        let mut asking = chains.take_while(|(name, _)| name.starts_with(ASK_EARLY));
+        let is_asked_early = asking.any(|(_, chain)| chain.wanted.is_some());
+        if let Some(revoker) = &mut self.revoker
+            && revoker.around.is_asked_early != is_asked_early
+        {
+            revoker.around.is_asked_early = is_asked_early;
+            self.want_generation();
+        }
+    }
+
     fn want_generation(&mut self) {
         let Some(revoker) = &self.revoker else { return };
         let Some(current) = revoker.current else { return };
-        let chains = revoker.revocation.chains(current, revoker.is_ipvs);
+        let chains = revoker.revocation.chains(current, revoker.around);
+        if !revoker.around.is_asked_early {
+            self.state.unwant_chain(EARLY);
+        }
         chains.into_iter().for_each(|content| self.state.want_chain(content));
     }
 }

@@ -5,8 +5,8 @@
 //! begins a new generation: from then on each connection is judged once more, by its next packet from who began it.
 //!
 //! ```text
-//!   prerouting            cali-conn-known     what is known gets a bit of the packet's mark, which our rules ask for
-//!   forward input output  cali-conn-known     where they would ask for "established"
+//!   forward input output  cali-conn-known     what is known gets a bit of the packet's mark, which our rules ask for
+//!   (prerouting)                              where they would ask for "established"
 //!                         cali-conn-judge     what is not known begins to be judged: "pending", or "revoked"
 //!     ... our rules ...                       what they drop stays so
 //!   postrouting, input    cali-conn-passed    what came through is known from now on
@@ -49,6 +49,10 @@ use crate::ruleset::nft::{
 pub const PREFIX: &str = "cali-conn-";
 /// The chain that tells what is known. Its rules say which generation is in force.
 pub const KNOWN: &str = "cali-conn-known";
+/// The chain for those who ask early; not there without them.
+pub const EARLY: &str = "cali-conn-prerouting";
+/// How the names of the chains begin that ask early: policy of host endpoints before addresses are translated.
+pub const ASK_EARLY: &str = "mangle-cali-fh-";
 const JUDGE: &str = "cali-conn-judge";
 const PASSED: &str = "cali-conn-passed";
 
@@ -83,6 +87,15 @@ pub struct MarkFilter {
     pub value: Bits,
     /// Bits looked at.
     pub mask: Bits,
+}
+
+/// What else is asked on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// kube-proxy uses IPVS on this node.
+    pub is_ipvs: bool,
+    /// There is policy before addresses are translated, which asks for what is known.
+    pub is_asked_early: bool,
 }
 
 /// Which bits tell it.
@@ -146,43 +159,40 @@ impl Revocation {
         1 << (self.mask.count_ones() - 1)
     }
 
-    /// The chains for a generation. `is_ipvs` says that kube-proxy uses IPVS on this node.
-    pub fn chains(&self, generation: Generation, is_ipvs: bool) -> Vec<Content> {
-        let lo = |key| rule(&[interface(key, "lo"), vec![verdict(Verdict::Accept)]], "Comes in again");
-        let sent_on = is_ipvs.then(|| {
+    /// The chains for a generation.
+    pub fn chains(&self, generation: Generation, around: Surroundings) -> Vec<Content> {
+        let accept = || vec![verdict(Verdict::Accept)];
+        let lo = |key| Some(rule(&[interface(key, "lo"), accept()], "Comes in again"));
+        let sent_on = || {
             let marked = mark(self.endpoint, Comparison::NotEqual, 0);
-            rule(&[marked, vec![verdict(Verdict::Accept)]], "IPVS sends it on")
-        });
-        let known = || lead(KNOWN);
-        let judge = || lead(JUDGE);
-        let passed = || lead(PASSED);
-        vec![
+            around.is_ipvs.then(|| rule(&[marked, accept()], "IPVS sends it on"))
+        };
+        let is_known = || Some(rule(&[mark(self.known, Comparison::NotEqual, 0), accept()], "Known"));
+        let known = || Some(lead(KNOWN));
+        let judge = || Some(lead(JUDGE));
+        let passed = || Some(lead(PASSED));
+        let lo_in = lo(MetaKey::InInterface);
+        let lo_out = lo(MetaKey::OutInterface);
+        let mut chains = vec![
             Content { chain: Chain::plain(KNOWN), rules: self.known(generation) },
             Content { chain: Chain::plain(JUDGE), rules: self.judge(generation) },
             Content { chain: Chain::plain(PASSED), rules: self.passed(generation) },
-            at("prerouting", Hook::Prerouting, BEFORE_MANGLE, [Some(known()), None, None]),
-            at("forward", Hook::Forward, BEFORE_FILTER, [Some(known()), None, Some(judge())]),
-            at(
-                "input",
-                Hook::Input,
-                BEFORE_FILTER,
-                [Some(known()), Some(lo(MetaKey::InInterface)), Some(judge())],
-            ),
+            at("forward", Hook::Forward, BEFORE_FILTER, [known(), judge(), None]),
+            at("input", Hook::Input, BEFORE_FILTER, [known(), lo_in, judge()]),
             // What IPVS sends on has come by INPUT, where this was told.
-            at("output", Hook::Output, BEFORE_FILTER, [sent_on.clone(), Some(known()), Some(judge())]),
-            at("end-input", Hook::Input, BEHIND_FILTER, [sent_on, None, Some(passed())]),
-            at(
-                "end-postrouting",
-                Hook::Postrouting,
-                BEHIND_MANGLE,
-                [None, Some(lo(MetaKey::OutInterface)), Some(passed())],
-            ),
-        ]
+            at("output", Hook::Output, BEFORE_FILTER, [sent_on(), known(), judge()]),
+            at("end-input", Hook::Input, BEHIND_FILTER, [is_known(), sent_on(), passed()]),
+            at("end-postrouting", Hook::Postrouting, BEHIND_MANGLE, [is_known(), lo_out, passed()]),
+        ];
+        if around.is_asked_early {
+            chains.push(at("prerouting", Hook::Prerouting, BEFORE_MANGLE, [known(), None, None]));
+        }
+        chains
     }
 
     /// The generation of which these are the rules of [`KNOWN`]; `None` if they are others.
     pub fn read(&self, rules: &[Rule]) -> Option<Generation> {
-        let value = rules.get(2)?.expressions.iter().find_map(|expression| match expression {
+        let value = rules.first()?.expressions.iter().find_map(|expression| match expression {
             Expression::Compare { value, .. } => Some(u32::from_ne_bytes(value.as_bytes().try_into().ok()?)),
             _ => None,
         })?;
@@ -195,8 +205,8 @@ impl Revocation {
         set_mark(0, self.known, &mut clear);
         let mut known = Vec::new();
         set_mark(self.known, self.known, &mut known);
-        let known_when = |when: Vec<Expression>, comment| {
-            rule(&[when, known.clone(), vec![verdict(Verdict::Return)]], comment)
+        let known_when = |when: &[Vec<Expression>], comment| {
+            rule(&[&when.concat(), known.as_slice(), &[verdict(Verdict::Accept)]].map(<[_]>::to_vec), comment)
         };
         let revoked = |number| {
             let drop = vec![Expression::Counter, verdict(Verdict::Drop)];
@@ -204,6 +214,11 @@ impl Revocation {
         };
         let state = |bits, comparison| conntrack(ConntrackKey::State, bits, comparison);
         vec![
+            // Most packets need no other rule.
+            known_when(
+                &[self.is(generation.0), state(STATE_ESTABLISHED | STATE_RELATED, Comparison::NotEqual)],
+                "Came through since policy last changed",
+            ),
             rule(&[clear], "Nothing is known of the packet"),
             rule(
                 &[
@@ -212,16 +227,15 @@ impl Revocation {
                 ],
                 "Begins a connection, or belongs to none",
             ),
-            known_when(self.is(generation.0), "Came through since policy last changed"),
-            known_when(state(STATE_RELATED, Comparison::NotEqual), "About a connection"),
+            known_when(&[state(STATE_RELATED, Comparison::NotEqual)], "About a connection"),
             known_when(
-                conntrack(ConntrackKey::Status, STATUS_EXPECTED, Comparison::NotEqual),
+                &[conntrack(ConntrackKey::Status, STATUS_EXPECTED, Comparison::NotEqual)],
                 "Part of another connection",
             ),
             rule(&[direction(Comparison::Equal), vec![verdict(Verdict::Return)]], "Policy is asked again"),
             revoked(REVOKED[0]),
             revoked(REVOKED[1]),
-            rule(&[known.clone()], "Answer"),
+            known_when(&[], "Answer"),
         ]
     }
 
@@ -229,7 +243,6 @@ impl Revocation {
         let at = parity(generation);
         let back = || vec![verdict(Verdict::Return)];
         vec![
-            rule(&[mark(self.known, Comparison::NotEqual, 0), back()], "Known"),
             rule(&[self.is(generation.0), back()], "Came through since policy last changed"),
             rule(
                 &[self.is(PENDING[at]), self.set(REVOKED[at]), back()],

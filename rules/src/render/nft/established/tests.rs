@@ -24,6 +24,8 @@ struct Packet {
     interface: &'static str,
 }
 
+const AROUND: Surroundings = Surroundings { is_ipvs: false, is_asked_early: true };
+
 const NEW: Bits = 8;
 const INVALID: Bits = 1;
 
@@ -34,17 +36,23 @@ fn packet(conn: u32) -> Packet {
 
 /// Runs the chains of a hook; `false` if the packet is dropped.
 fn run(chains: &[Content], name: &str, packet: &mut Packet) -> bool {
+    run_chain(chains, name, packet) != Some(Verdict::Drop)
+}
+
+/// What ends the hook, if it is this chain.
+fn run_chain(chains: &[Content], name: &str, packet: &mut Packet) -> Option<Verdict> {
     let content = chains.iter().find(|content| content.chain.name == name).expect("a chain");
     for rule in &content.rules {
-        match run_rule(&rule.expressions, packet) {
-            None => {}
-            Some(Verdict::Accept | Verdict::Return) => return true,
-            Some(Verdict::Jump(to)) if run(chains, &to, packet) => {}
-            Some(Verdict::Drop | Verdict::Jump(_)) => return false,
-            Some(Verdict::Goto(_) | Verdict::Continue) => panic!("no such verdict here"),
+        let end = match run_rule(&rule.expressions, packet) {
+            Some(Verdict::Return) => return None,
+            Some(Verdict::Jump(to)) => run_chain(chains, &to, packet),
+            end => end,
+        };
+        if end.is_some() {
+            return end;
         }
     }
-    true
+    None
 }
 
 /// One register is enough for these rules.
@@ -104,7 +112,7 @@ enum Fate {
 /// Sends a packet through; the connection's number afterwards.
 fn forward(generation: Generation, is_allowed: bool, mut packet: Packet) -> (Fate, Option<u32>) {
     let of = revocation();
-    let chains = of.chains(generation, false);
+    let chains = of.chains(generation, AROUND);
     let number = |packet: &Packet| {
         packet.conn.inspect(|conn| assert_eq!(conn & !MASK, FOREIGN)).map(|conn| gather(conn, MASK))
     };
@@ -119,7 +127,9 @@ fn forward(generation: Generation, is_allowed: bool, mut packet: Packet) -> (Fat
     if !is_known && !is_allowed {
         return (Fate::Denied, number(&packet));
     }
-    packet.mark &= !of.known;
+    if !is_known {
+        packet.mark &= !of.known;
+    }
     assert!(run(&chains, &format!("{PREFIX}end-postrouting"), &mut packet));
     (if is_known { Fate::Known } else { Fate::Allowed }, number(&packet))
 }
@@ -162,7 +172,7 @@ fn a_connection_that_policy_denies_ends_in_one_direction_and_then_in_the_other()
 fn what_was_judged_before_a_change_does_not_become_known_after_it() {
     for stale in [PENDING[0], REVOKED[0]] {
         let mut late = packet(stale);
-        let chains = revocation().chains(ODD, false);
+        let chains = revocation().chains(ODD, AROUND);
         assert!(run(&chains, &format!("{PREFIX}end-postrouting"), &mut late));
         assert_eq!(late.conn.map(|conn| gather(conn, MASK)), Some(stale));
     }
@@ -203,7 +213,7 @@ fn what_belongs_to_no_connection_is_judged() {
 
 #[test]
 fn what_goes_round_through_the_loopback_device_is_known_after_the_second_judgement() {
-    let chains = revocation().chains(ODD, false);
+    let chains = revocation().chains(ODD, AROUND);
     let hook = |name: &str, packet: &mut Packet| assert!(run(&chains, &format!("{PREFIX}{name}"), packet));
     let mut packet = Packet { interface: "lo", ..packet(EVEN.0) };
     for name in ["output", "end-postrouting", "prerouting", "input"] {
@@ -218,7 +228,7 @@ fn what_goes_round_through_the_loopback_device_is_known_after_the_second_judgeme
 #[test]
 fn what_ipvs_sends_on_is_judged_once_and_known_behind_its_way_out() {
     let of = revocation();
-    let chains = of.chains(ODD, true);
+    let chains = of.chains(ODD, Surroundings { is_ipvs: true, ..AROUND });
     let hook = |name: &str, packet: &mut Packet| assert!(run(&chains, &format!("{PREFIX}{name}"), packet));
     let mut packet = packet(EVEN.0);
     ["prerouting", "input"].iter().for_each(|name| hook(name, &mut packet));
@@ -232,7 +242,7 @@ fn what_ipvs_sends_on_is_judged_once_and_known_behind_its_way_out() {
 #[test]
 fn the_generation_is_read_from_the_rules_and_from_no_others() {
     let of = revocation();
-    let rules = |generation| of.chains(generation, false).swap_remove(0).rules;
+    let rules = |generation| of.chains(generation, AROUND).swap_remove(0).rules;
     for generation in [EVEN, ODD, Generation(0x555), Generation(0xfff)] {
         assert_eq!(of.read(&rules(generation)), Some(generation));
     }
