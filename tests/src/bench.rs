@@ -3,7 +3,8 @@
 //! ```text
 //!  Scene (one node, n pods, an agent) ──► latency · calls · start · memory ──┐
 //!  ip sets (no agent) ──────────────────► sets ──────────────────────────────┼──► Report: table, JSON
-//!  nf_tables (no agent) ────────────────► nft_codec ─────────────────────────┘
+//!  nf_tables (no agent) ────────────────► nft_codec ─────────────────────────┤
+//!  Field (a node between two cables) ───► flows ─────────────────────────────┘
 //! ```
 //!
 //! What is measured and what stands beside it take turns in the same run on the same kernel tables, so that whatever
@@ -18,6 +19,7 @@ mod by_hand;
 mod calls;
 mod control;
 mod events;
+mod flows;
 mod latency;
 mod machine;
 mod memory;
@@ -40,6 +42,7 @@ use serde::Serialize;
 use self::by_hand::Tools;
 use self::scene::Scene;
 
+pub use self::flows::Plan as FlowPlan;
 pub use self::machine::Machine;
 pub use self::report::{Beside, Report, Row, Unit};
 
@@ -65,6 +68,8 @@ pub enum Part {
     Native,
     /// The codec of nf_tables, without an agent.
     NftCodec,
+    /// What rules cost packets, new connections and established ones.
+    Flows,
 }
 
 /// An iptables back end.
@@ -103,6 +108,8 @@ pub struct Options {
     pub remote_pods: usize,
     /// Members of the large ip set.
     pub set_size: u32,
+    /// How much of what rules cost packets.
+    pub flows: FlowPlan,
 }
 
 /// Measures. `tell` gets a line for each thing that is begun, for whoever watches.
@@ -122,6 +129,10 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
     if options.parts.contains(&Part::Native) {
         tell("nftables mode: a production node");
         report.take(Part::Native, production::native::measure(options.starts, options.changes, tell));
+    }
+    if options.parts.contains(&Part::Flows) {
+        tell("what rules cost packets");
+        report.take(Part::Flows, flows::measure(&options.flows, tell));
     }
     let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start, Part::Rules, Part::Production];
     if with_agent.iter().any(|part| options.parts.contains(part)) {

@@ -13,6 +13,10 @@ use super::{Machine, Part};
 pub enum Unit {
     /// Milliseconds.
     Millis,
+    /// Nanoseconds.
+    Nanos,
+    /// How many in a second.
+    PerSecond,
     /// Mebibytes.
     Mebibytes,
     /// A number of things.
@@ -42,6 +46,8 @@ pub struct Row {
     pub n: usize,
     /// The median.
     pub median: f64,
+    /// The least.
+    pub min: f64,
     /// What 95 of 100 do not exceed.
     pub p95: f64,
     /// What 99 of 100 do not exceed.
@@ -53,8 +59,17 @@ pub struct Row {
 impl Row {
     /// A row without a comparison.
     pub(super) fn new(part: Part, what: impl Into<String>, unit: Unit, samples: &Samples) -> Self {
-        let (n, median, p95, p99) = (samples.len(), samples.median(), samples.p95(), samples.p99());
-        Self { part, what: what.into(), unit, n, median, p95, p99, beside: None }
+        Self {
+            part,
+            what: what.into(),
+            unit,
+            n: samples.len(),
+            median: samples.median(),
+            min: samples.min(),
+            p95: samples.p95(),
+            p99: samples.p99(),
+            beside: None,
+        }
     }
 
     /// The row with something beside it.
@@ -73,12 +88,13 @@ impl Row {
 
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut row = serializer.serialize_struct("Row", 9)?;
+        let mut row = serializer.serialize_struct("Row", 10)?;
         row.serialize_field("part", &self.part)?;
         row.serialize_field("what", &self.what)?;
         row.serialize_field("unit", &self.unit)?;
         row.serialize_field("n", &self.n)?;
         row.serialize_field("median", &self.median)?;
+        row.serialize_field("min", &self.min)?;
         row.serialize_field("p95", &self.p95)?;
         row.serialize_field("p99", &self.p99)?;
         row.serialize_field("beside", &self.beside)?;
@@ -122,10 +138,11 @@ impl Report {
     }
 }
 
-const HEAD: [&str; 8] = ["", "n", "median", "p95", "p99", "beside it", "median", "ratio"];
+const HEAD: [&str; 9] = ["", "n", "median", "least", "p95", "p99", "beside it", "median", "ratio"];
 
 const LEGEND: &str = "\
 ratio: the first median by the second. Beside it: the same change by the kernel's own tools, in turns with ours.
+Flows, packets: how many of them one processor gets through a node; beside them a node with other rules, or none.
 Both restores, both saves: iptables and ip6tables. Rule: the kernel has told of it in both IP versions.";
 
 impl fmt::Display for Report {
@@ -137,15 +154,15 @@ impl fmt::Display for Report {
             "Linux {}, {} x {}, {} MiB, load {} at the start, as {rights}",
             machine.kernel, machine.cores, machine.cpu, machine.memory_mib, machine.load
         )?;
-        let cells: Vec<[String; 8]> =
+        let cells: Vec<[String; 9]> =
             std::iter::once(HEAD.map(str::to_owned)).chain(self.rows.iter().map(cells)).collect();
         let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 8] = std::array::from_fn(width);
+        let widths: [usize; 9] = std::array::from_fn(width);
         for (index, row) in cells.iter().enumerate() {
             let mut line = String::new();
             for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
                 // Text to the left, numbers to the right.
-                let text = if matches!(column, 0 | 5) {
+                let text = if matches!(column, 0 | 6) {
                     format!("{cell:<width$}  ")
                 } else {
                     format!("{cell:>width$}  ")
@@ -162,7 +179,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(row: &Row) -> [String; 9] {
     let beside = row.beside.as_ref();
     let in_unit = |value| number(value, row.unit);
     [
@@ -170,6 +187,7 @@ fn cells(row: &Row) -> [String; 8] {
         row.n.to_string(),
         in_unit(row.median),
         // One value has no distribution.
+        if row.n > 1 { in_unit(row.min) } else { String::new() },
         if row.n > 1 { in_unit(row.p95) } else { String::new() },
         if row.n > 1 { in_unit(row.p99) } else { String::new() },
         beside.map(|beside| beside.what.clone()).unwrap_or_default(),
@@ -188,6 +206,8 @@ fn number(value: f64, unit: Unit) -> String {
     };
     match unit {
         Unit::Millis => format!("{value:.digits$} ms"),
+        Unit::Nanos => format!("{value:.0} ns"),
+        Unit::PerSecond => format!("{value:.0}/s"),
         Unit::Mebibytes => format!("{value:.digits$} MiB"),
         Unit::Count => format!("{value:.0}"),
     }
@@ -213,7 +233,7 @@ mod tests {
     #[test]
     fn there_is_no_ratio_to_nothing() {
         assert!(row(1.0, 0.0).ratio().is_none());
-        assert_eq!(cells(&row(1.0, 4.0))[7], "0.25x");
+        assert_eq!(cells(&row(1.0, 4.0))[8], "0.25x");
         assert!(serde_json::to_value(row(1.0, 0.0)).unwrap()["ratio"].is_null());
     }
 
@@ -221,7 +241,7 @@ mod tests {
     fn what_could_not_be_done_beside_it_is_said() {
         let samples: Samples = [1.0].into_iter().collect();
         let row = Row::new(Part::Start, "ours", Unit::Millis, &samples).beside("theirs", &Samples::default());
-        assert_eq!(cells(&row)[6], "refused");
+        assert_eq!(cells(&row)[7], "refused");
         assert!(row.ratio().is_none());
     }
 

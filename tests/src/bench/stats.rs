@@ -30,6 +30,11 @@ impl Samples {
         }
     }
 
+    /// The smallest value. Not a number if there is none.
+    pub(super) fn min(&self) -> f64 {
+        self.sorted().first().copied().unwrap_or(f64::NAN)
+    }
+
     /// The smallest value that at least 95 of 100 do not exceed. Not a number if there is none.
     pub(super) fn p95(&self) -> f64 {
         self.percentile(95)
@@ -73,6 +78,7 @@ mod tests {
         assert_eq!(samples([9, 1, 5]).median(), 5.0);
         assert_eq!(samples([9, 1, 5, 6]).median(), 5.5);
         assert!(samples([]).median().is_nan());
+        assert_eq!(samples([9, 1, 5]).min(), 1.0);
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
-use tortie_tests::bench::{self, Backend, Options, Part};
+use tortie_tests::bench::{self, Backend, FlowPlan, Options, Part};
 use tortie_tests::lab;
 
 /// Measures the agent and its drivers on this machine's kernel, beside the kernel's own tools doing the same.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["latency", "calls", "sets", "memory", "start", "rules", "production", "native", "nft-codec"])]
+    /// What to measure; said twice, the last counts.
+    #[arg(long, value_enum, value_delimiter = ',', overrides_with = "parts", default_values = ["latency", "calls", "sets", "memory", "start", "rules", "production", "native", "nft-codec"])]
     parts: Vec<Part>,
     /// iptables back ends; the second is measured for latency, rules and production only.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["nft", "legacy"])]
@@ -35,6 +35,15 @@ struct Arguments {
     /// Members of the large ip set.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     set_size: u32,
+    /// Policies of ten rules on a node, for what they cost packets; one run for each number.
+    #[arg(long, value_delimiter = ',', default_values = ["10", "100", "1000"], value_parser = clap::value_parser!(u16).range(..=10_000))]
+    policies: Vec<u16>,
+    /// Measurements of that.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Packets of one measurement.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    packets: u32,
     /// Writes the numbers to this file as well.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -62,6 +71,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         starts: arguments.starts.into(),
         remote_pods: arguments.remote_pods.into(),
         set_size: arguments.set_size,
+        flows: FlowPlan {
+            policies: arguments.policies.iter().copied().map(usize::from).collect(),
+            rounds: arguments.rounds.into(),
+            packets: usize::try_from(arguments.packets)?,
+        },
     };
     let started = Instant::now();
     let report = bench::run(&options, &|line| {
