@@ -44,6 +44,7 @@ use self::scene::Scene;
 
 pub use self::flows::Plan as FlowPlan;
 pub use self::machine::Machine;
+pub use self::production::loaded::Plan as LoadPlan;
 pub use self::report::{Beside, Report, Row, Unit};
 
 /// What can be measured.
@@ -70,6 +71,8 @@ pub enum Part {
     NftCodec,
     /// What rules cost packets, new connections and established ones.
     Flows,
+    /// A node with many sets and rules in nftables mode: loads, changes, memory, and the waits of another writer.
+    Loaded,
 }
 
 /// An iptables back end.
@@ -110,6 +113,8 @@ pub struct Options {
     pub set_size: u32,
     /// How much of what rules cost packets.
     pub flows: FlowPlan,
+    /// How much a node in nftables mode is loaded with.
+    pub load: LoadPlan,
 }
 
 /// Measures. `tell` gets a line for each thing that is begun, for whoever watches.
@@ -133,6 +138,10 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
     if options.parts.contains(&Part::Flows) {
         tell("what rules cost packets");
         report.take(Part::Flows, flows::measure(&options.flows, tell));
+    }
+    if options.parts.contains(&Part::Loaded) {
+        tell("nftables mode: many sets and rules");
+        report.take(Part::Loaded, production::loaded::measure(options.load, tell));
     }
     let with_agent = [Part::Latency, Part::Calls, Part::Memory, Part::Start, Part::Rules, Part::Production];
     if with_agent.iter().any(|part| options.parts.contains(part)) {

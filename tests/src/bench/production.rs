@@ -3,7 +3,9 @@
 //! The node: 294 policies of 68 rules each over 3,708 sets of 70 members, the sizes that Calico's own benches took
 //! from a production cluster. Every set is a network set; 110 pods are selected by all policies; IPv6 is off.
 
+pub(super) mod loaded;
 pub(super) mod native;
+mod other;
 
 use std::fs;
 use std::io::Write as _;

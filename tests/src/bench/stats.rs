@@ -15,6 +15,11 @@ impl Samples {
         self.0.extend(value);
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().copied()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

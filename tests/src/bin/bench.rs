@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
-use tortie_tests::bench::{self, Backend, FlowPlan, Options, Part};
+use tortie_tests::bench::{self, Backend, FlowPlan, LoadPlan, Options, Part};
 use tortie_tests::lab;
 
 /// Measures the agent and its drivers on this machine's kernel, beside the kernel's own tools doing the same.
@@ -44,6 +44,12 @@ struct Arguments {
     /// Packets of one measurement.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     packets: u32,
+    /// Sets of ten members on the node that is loaded in nftables mode.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    sets: u16,
+    /// Rules there.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
+    rules: u32,
     /// Writes the numbers to this file as well.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -75,6 +81,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             policies: arguments.policies.iter().copied().map(usize::from).collect(),
             rounds: arguments.rounds.into(),
             packets: usize::try_from(arguments.packets)?,
+        },
+        load: LoadPlan {
+            sets: arguments.sets.into(),
+            rules: usize::try_from(arguments.rules)?,
+            starts: arguments.starts.into(),
+            changes: arguments.changes.into(),
         },
     };
     let started = Instant::now();

@@ -60,7 +60,8 @@ fn linear_ruleset(scene: &mut Scene) -> anyhow::Result<String> {
     Ok(rules)
 }
 
-fn flush(netns: &Netns) -> anyhow::Result<()> {
+/// Empties nf_tables.
+pub(super) fn flush(netns: &Netns) -> anyhow::Result<()> {
     netns.check("nft", &["flush", "ruleset"], "")?;
     Ok(())
 }
@@ -79,7 +80,7 @@ fn starts_of(scene: &mut Scene, starts: usize, linear: &str) -> anyhow::Result<V
 }
 
 /// Loads the rules with `nft`.
-fn load(netns: &Netns, rules: &str) -> anyhow::Result<Load> {
+pub(super) fn load(netns: &Netns, rules: &str) -> anyhow::Result<Load> {
     let before = children_millis()?;
     let started = Instant::now();
     let peak_mebibytes = super::watched(netns, "nft", &["-f", "-"], rules)?;
