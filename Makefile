@@ -14,11 +14,11 @@ SCRIPTS := .ci/run tools/install-deps tools/check-namespaces tools/fetch-nft too
 	tests/vm/init
 
 .DEFAULT_GOAL := help
-.PHONY: help deps namespaces build demo test check bench mutants fuzz deny clean
+.PHONY: help deps namespaces build demo test check bench bench-dataplane mutants fuzz deny clean
 .NOTPARALLEL:
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what is missing: Debian packages, Rust
 	@tools/install-deps
@@ -53,6 +53,10 @@ bench: namespaces deps ## measure speed and memory, in release builds
 	cargo build $(CARGO_FLAGS) --release --workspace --bins
 	cargo run $(CARGO_FLAGS) --release --quiet --bin bench -- $(ARGS)
 	cargo bench $(CARGO_FLAGS) --package tortie-rules --bench graph --bench graph-heap
+
+bench-dataplane: namespaces deps ## measure what rules cost packets, and nftables mode under load, in release builds
+	cargo build $(CARGO_FLAGS) --release --workspace --bins
+	cargo run $(CARGO_FLAGS) --release --quiet --bin bench -- --parts flows,loaded,nft-codec $(ARGS)
 
 mutants: deps ## plant faults in the compiler, and see that the tests catch them
 	cargo run $(CARGO_FLAGS) --quiet --bin mutants -- $(ARGS)
