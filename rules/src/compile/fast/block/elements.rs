@@ -178,16 +178,15 @@ impl Block {
             return Ok(told.clone());
         }
         let known = self.known_of(stretch, key.1.clone(), chains)?;
-        let told = match told {
-            Some(told) => told,
-            None => {
-                let row = || Own { cells: Vec::new(), otherwise: Some(known.verdict.clone()) };
-                let told = self.surroundings(self.stretches[stretch].first);
-                let told = told.and_then(|around| own(&known.verdicts, &around.verdicts)).unwrap_or_else(row);
-                let told = Arc::new(told);
-                self.own.insert(key, told.clone());
-                told
-            }
+        let told = if let Some(told) = told {
+            told
+        } else {
+            let row = || Own { cells: Vec::new(), otherwise: Some(known.verdict.clone()) };
+            let around = self.surroundings(self.stretches[stretch].first);
+            let own = around.and_then(|around| own(&known.verdicts, &around.verdicts)).unwrap_or_else(row);
+            let told = Arc::new(own);
+            self.own.insert(key, told.clone());
+            told
         };
         self.ensure(told.otherwise.as_ref(), &known, chains);
         Ok(told)
