@@ -6,6 +6,7 @@
 //! A chain that would let more through because the kernel lacks members of a set is closed until it has them.
 
 mod broken;
+mod idle;
 mod maps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,14 @@ pub(crate) struct Chains {
     entries: BTreeMap<String, Entry>,
     hooks: Vec<Hook>,
     hooks_changed: bool,
+    /// Whether chains that do nothing are left out.
+    trims: bool,
+    /// Those that do nothing, if they are left out.
+    idle: BTreeSet<String>,
+    /// Those that only hooks lead to which are left out.
+    unhooked: BTreeSet<String>,
+    /// Our rules in the kernel's chains, as they were told last.
+    told_hooks: Vec<Hook>,
     /// Chains whose content changed.
     dirty: BTreeSet<String>,
     /// Chains that came into use or went out of it.
@@ -85,6 +94,11 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
+    /// Leaves chains and hooks out that do nothing; see [`idle`].
+    pub(crate) fn trim(&mut self) {
+        self.trims = true;
+    }
+
     /// Sets our rules in the kernel's chains.
     pub(crate) fn set_hooks(&mut self, hooks: Vec<Hook>) {
         let nodes = |hooks: &[Hook]| -> Vec<Node> {
@@ -160,6 +174,8 @@ impl Chains {
         let (gained, lost) = entry.set(key, verdict);
         if entry.references > 0 {
             self.dirty_maps.insert(map.to_owned());
+            self.dirty
+                .extend(gained.iter().filter(|name| self.idle.contains(&***name)).map(ToString::to_string));
             self.refer(gained.map(|name| Node::Chain(name.to_string())).into_iter().collect());
             self.unrefer(lost.map(|name| Node::Chain(name.to_string())).into_iter().collect());
         }
@@ -303,6 +319,7 @@ impl Chains {
     /// What changed since the last call, typed. See [`Change`].
     pub(crate) fn typed_changes(&mut self, marks: &Marks) -> Vec<Change> {
         self.forget_loose();
+        self.find_idle();
         let (mut new, mut elements, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for name in std::mem::take(&mut self.dirty_maps) {
             match self.maps.get_mut(&name).filter(|entry| entry.references > 0) {
@@ -326,7 +343,8 @@ impl Chains {
         let chains = chains.into_iter().filter_map(|(_, chain)| chain).map(Change::Chain);
         new.extend(chains.chain(elements));
         if std::mem::take(&mut self.hooks_changed) {
-            new.push(Change::Hooks(self.hooks.clone()));
+            self.told_hooks = self.trimmed_hooks();
+            new.push(Change::Hooks(self.told_hooks.clone()));
         }
         new.extend(no_chains.into_iter().map(|(name, _)| Change::NoChain(name)).chain(gone));
         new
@@ -341,10 +359,13 @@ impl Chains {
         for name in names {
             match self.entries.get(&name).filter(|e| e.references > 0) {
                 Some(_) if !dirty.contains(&name) && self.programmed.contains(&name) => {}
+                Some(_) if self.is_left_out(&name) => {
+                    if self.programmed.remove(&name) {
+                        changes.push((name, None));
+                    }
+                }
                 Some(entry) => {
-                    let closed = self.closed(&name, entry.chain.as_ref(), marks);
-                    let chain = closed.or_else(|| entry.chain.clone());
-                    let chain = chain.unwrap_or_else(|| close(&name, "not there yet"));
+                    let chain = self.programmed_content(&name, entry, marks);
                     self.programmed.insert(name.clone());
                     changes.push((name, Some(chain)));
                 }
@@ -370,11 +391,81 @@ impl Chains {
     /// What is to be programmed: our rules in the kernel's chains, and our chains by name.
     pub(crate) fn content(&self, marks: &Marks) -> (Vec<Hook>, Vec<Chain>) {
         let live = self.entries.iter().filter(|(_, entry)| entry.references > 0);
-        let chain = |(name, entry): (&String, &Entry)| {
-            let closed = self.closed(name, entry.chain.as_ref(), marks);
-            closed.or_else(|| entry.chain.clone()).unwrap_or_else(|| close(name, "not there yet"))
+        let live = live.filter(|(name, _)| !self.is_left_out(name));
+        let chains = live.map(|(name, entry)| self.programmed_content(name, entry, marks));
+        (self.trimmed_hooks(), chains.collect())
+    }
+
+    fn programmed_content(&self, name: &str, entry: &Entry, marks: &Marks) -> Chain {
+        let closed = self.closed(name, entry.chain.as_ref(), marks);
+        let trimmed = |chain: &Chain| match self.trims {
+            true => Chain { name: chain.name.clone(), rules: idle::trimmed(&chain.rules, &self.idle) },
+            false => chain.clone(),
         };
-        (self.hooks.clone(), live.map(chain).collect())
+        let chain = closed.or_else(|| entry.chain.as_ref().map(trimmed));
+        chain.unwrap_or_else(|| close(name, "not there yet"))
+    }
+
+    fn trimmed_hooks(&self) -> Vec<Hook> {
+        if self.trims { idle::trimmed_hooks(&self.hooks, &self.idle, self) } else { self.hooks.clone() }
+    }
+
+    /// Whether a chain that is referred to is left out all the same.
+    fn is_left_out(&self, name: &str) -> bool {
+        (self.idle.contains(name) || self.unhooked.contains(name))
+            && !self.entries.get(name).is_some_and(|entry| entry.pinned)
+            && !self.maps.values().any(|map| map.references > 0 && map.leads_to(name))
+    }
+
+    /// Finds out which chains do nothing, if one of those that changed does or did not.
+    pub(crate) fn find_idle(&mut self) {
+        if !self.trims {
+            return;
+        }
+        let changed = self.dirty.iter().chain(&self.moved);
+        let has_news = changed.into_iter().any(|name| {
+            let live = self.entries.get(name).filter(|entry| entry.references > 0);
+            let chain = live.and_then(|entry| entry.chain.as_ref());
+            let does_nothing =
+                chain.is_some_and(|chain| chain.rules.iter().all(|rule| idle::is_idle(rule, &self.idle)));
+            does_nothing != self.idle.contains(name)
+        });
+        if has_news {
+            self.idle_changed();
+        }
+        let may_concern_hooks = self.hooks_changed || !self.dirty.is_empty() || !self.moved.is_empty();
+        if may_concern_hooks {
+            self.find_unhooked();
+        }
+    }
+
+    /// Leaves out what only hooks lead to that are left out.
+    fn find_unhooked(&mut self) {
+        let hooks = self.trimmed_hooks();
+        let is_kept = |hook: &&Hook| !hooks.iter().any(|kept| kept.chain == hook.chain);
+        let rules =
+            self.hooks.iter().filter(is_kept).flat_map(|hook| hook.inserted.iter().chain(&hook.appended));
+        let targets = rules.filter_map(|rule| rule.action.as_ref()?.target());
+        let is_alone = |name: &&str| self.entries.get(*name).is_some_and(|entry| entry.references == 1);
+        let unhooked: BTreeSet<String> = targets.filter(is_alone).map(str::to_owned).collect();
+        self.dirty.extend(unhooked.symmetric_difference(&self.unhooked).cloned());
+        self.unhooked = unhooked;
+        self.hooks_changed |= hooks != self.told_hooks;
+    }
+
+    fn idle_changed(&mut self) {
+        let live = self.entries.values().filter(|entry| entry.references > 0);
+        let idle = idle::find(live.filter_map(|entry| entry.chain.as_ref()));
+        let changed: BTreeSet<String> = idle.symmetric_difference(&self.idle).cloned().collect();
+        self.idle = idle;
+        let leads = |entry: &Entry| {
+            let rules = entry.chain.iter().flat_map(|chain| &chain.rules);
+            rules.filter_map(|rule| rule.action.as_ref()?.target()).any(|target| changed.contains(target))
+        };
+        let live = self.entries.iter().filter(|(_, entry)| entry.references > 0 && leads(entry));
+        let leading: Vec<String> = live.map(|(name, _)| name.clone()).collect();
+        self.dirty.extend(leading);
+        self.dirty.extend(changed);
     }
 
     /// The maps that programmed chains look into.
@@ -469,6 +560,12 @@ impl Chains {
                 }
             }
         }
+    }
+}
+
+impl idle::Content for Chains {
+    fn chain(&self, name: &str) -> Option<&Chain> {
+        self.entries.get(name)?.chain.as_ref()
     }
 }
 

@@ -397,6 +397,7 @@ impl Fast {
                 }
             }
         }
+        self.classic.find_idle();
     }
 
     fn forget_list(&mut self, name: &str, key: &ListKey) {

@@ -45,6 +45,11 @@ impl MapEntry {
         self.targets.keys()
     }
 
+    /// Whether an element leads to this chain.
+    pub(super) fn leads_to(&self, chain: &str) -> bool {
+        self.targets.contains_key(chain)
+    }
+
     /// Sets or removes an element.
     pub(super) fn set(&mut self, key: Key, verdict: Option<Verdict>) -> TargetChange {
         let old = self.elements.get(&key);

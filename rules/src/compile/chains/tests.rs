@@ -180,3 +180,73 @@ fn sets_are_in_use_where_a_programmed_chain_looks_into_them() {
     chains.set(chain("a", &[]));
     assert!(!chains.uses_set("s"));
 }
+
+fn rules(name: &str, actions: Vec<Action>) -> Chain {
+    Chain { name: name.to_owned(), rules: actions.into_iter().map(Rule::always).collect() }
+}
+
+fn jump(to: &str) -> Action {
+    Action::Jump(to.to_owned())
+}
+
+fn trimming(hooks: Vec<Hook>) -> Chains {
+    let mut chains = Chains::default();
+    chains.trim();
+    chains.set_hooks(hooks);
+    chains
+}
+
+#[test]
+fn chains_that_do_nothing_are_left_out_as_long_as_they_do_nothing() {
+    let mut chains = trimming(vec![hook("a")]);
+    chains.set(rules("a", vec![jump("b"), Action::Drop, Action::Goto("c".to_owned())]));
+    chains.set(rules("b", vec![jump("c"), Action::Return]));
+    chains.set(chain("c", &[]));
+    assert_eq!(typed(&mut chains), ["+a:2", "hooks"]);
+    let a = chains.content(&Marks::default()).1.remove(0);
+    assert_eq!(a, rules("a", vec![Action::Drop, Action::Return]));
+    chains.set(rules("c", vec![Action::Drop]));
+    assert_eq!(typed(&mut chains), ["+a:3", "+b:2", "+c:1"]);
+    chains.set(chain("c", &[]));
+    assert_eq!(typed(&mut chains), ["+a:2", "-b", "-c"]);
+    chains.remove("c");
+    assert_eq!(typed(&mut chains), ["+a:3", "+b:2", "+c:1"], "closed");
+}
+
+#[test]
+fn a_chain_that_only_counts_or_that_a_map_leads_to_is_there() {
+    let mut chains = trimming(vec![hook("a")]);
+    chains.want_map("m", MapType::Interface);
+    chains.set_element("m", key("x"), Some(to("b")));
+    chains.set(look_up("a", "m"));
+    chains.set(chain("b", &["c", "d"]));
+    chains.set(Chain { name: "c".to_owned(), rules: vec![Rule::default()] });
+    chains.set(chain("d", &[]));
+    assert_eq!(typed(&mut chains), ["+map m:1", "+a:1", "+b:1", "+c:1", "hooks"]);
+    chains.set(chain("c", &[]));
+    assert_eq!(typed(&mut chains), ["+b:0", "-c"]);
+    chains.set_element("m", key("y"), Some(to("d")));
+    assert_eq!(typed(&mut chains), ["+d:0", "m -0 +1"]);
+}
+
+#[test]
+fn a_hook_that_only_accepts_is_left_out_and_one_that_clears_marks_only_behind_all_others() {
+    let of = |chain, to: &str| Hook { chain, ..hook(to) };
+    let mut chains = trimming(vec![of("PREROUTING", "a"), of("OUTPUT", "b"), of("POSTROUTING", "c")]);
+    chains.set(rules("a", vec![jump("d"), Action::Accept]));
+    chains.set(rules("b", vec![Action::ClearMark(1)]));
+    chains.set(rules("c", vec![Action::ClearMark(1), Action::Return]));
+    chains.set(chain("d", &[]));
+    assert_eq!(typed(&mut chains), ["+b:1", "hooks"]);
+    let hooks = |chains: &Chains| -> Vec<&str> {
+        chains.content(&Marks::default()).0.iter().map(|hook| hook.chain).collect()
+    };
+    assert_eq!(hooks(&chains), ["OUTPUT"]);
+    chains.set(rules("d", vec![Action::Drop]));
+    assert_eq!(typed(&mut chains), ["+a:2", "+d:1", "hooks"]);
+    assert_eq!(hooks(&chains), ["PREROUTING", "OUTPUT"]);
+    chains.set(rules("c", vec![Action::SetMark(1)]));
+    assert_eq!(typed(&mut chains), ["+c:1", "hooks"]);
+    chains.set(chain("d", &[]));
+    assert_eq!(typed(&mut chains), ["hooks", "-a", "-d"]);
+}

@@ -15,9 +15,21 @@ use crate::render::Table;
 use crate::render::iptables::Features;
 
 impl Classic {
-    /// Without chains for workloads. Chains of policies are made where something asks for them.
+    /// Without chains for workloads, and without chains that do nothing. Chains of policies are made where something asks
+    /// for them.
     pub(in crate::compile) fn without_workloads(config: Config) -> Self {
-        Self { has_workloads: false, ..Self::new(config, Features::default()) }
+        let mut classic = Self { has_workloads: false, ..Self::new(config, Features::default()) };
+        classic.all_chains().for_each(Chains::trim);
+        classic
+    }
+
+    fn all_chains(&mut self) -> impl Iterator<Item = &mut Chains> {
+        self.rulesets.iter_mut().flat_map(|ruleset| ruleset.tables.values_mut())
+    }
+
+    /// Finds out which chains do nothing.
+    pub(in crate::compile) fn find_idle(&mut self) {
+        self.all_chains().for_each(Chains::find_idle);
     }
 
     pub(in crate::compile) const fn config(&self) -> &Config {

@@ -26,7 +26,7 @@ mod stretches;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -76,6 +76,12 @@ impl Default for Limits {
         }
     }
 }
+
+/// Cells of one address that become elements of it. With more, it gets one element that leads to its row, which is dearer
+/// to the kernel.
+const MANY_CELLS: usize = 32;
+/// The same where all these would be too many elements.
+const FEW_CELLS: usize = 4;
 
 /// A block would go beyond [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +144,15 @@ type Present = SmallVec<[SetNumber; 4]>;
 struct Class {
     row: Row<Outcome>,
     verdicts: Row<Verdict>,
-    /// What leads to the row's chain, or the one thing that the row says.
-    verdict: Verdict,
+    /// See [`Class::verdict`].
+    verdict: OnceLock<Verdict>,
+}
+
+impl Class {
+    /// What leads to the row's chain, or the one thing that the row says. Most classes never ask for it.
+    fn verdict(&self) -> &Verdict {
+        self.verdict.get_or_init(|| Palette::name_of_row(&self.verdicts))
+    }
 }
 
 type Known = Arc<Class>;
@@ -168,6 +181,8 @@ pub(super) struct Block {
     default: Option<Known>,
     /// Maps of single addresses that are looked into.
     in_use: Vec<Place>,
+    /// Elements of one address that do not make it get a row of its own.
+    few: usize,
     /// What addresses without an element of their own are told, where it is not the default: disjoint, in order.
     emitted: Vec<(u128, u128, Known)>,
     known: FxHashMap<(usize, Present), Known>,
@@ -207,6 +222,7 @@ impl Block {
             of_stretches: Vec::new(),
             default: None,
             in_use: Vec::new(),
+            few: MANY_CELLS,
             emitted: Vec::new(),
             known: FxHashMap::default(),
             own: FxHashMap::default(),

@@ -133,6 +133,11 @@ impl Palette {
         row.map(&mut |outcome| self.verdict(outcome, logs, chains))
     }
 
+    /// The verdict for a row, with nothing in place.
+    pub(super) fn name_of_row(row: &Row<Verdict>) -> Verdict {
+        if row.is_constant() { row.others.clone() } else { row_chain::verdict(row) }
+    }
+
     /// The verdict for a row, with the chains and maps that it needs in place.
     pub(super) fn row_verdict(&self, row: &Row<Verdict>, chains: &mut Chains) -> Verdict {
         if row.is_constant() { row.others.clone() } else { row_chain::intern(row, self.lookups, chains) }

@@ -7,9 +7,6 @@ use std::collections::BTreeSet;
 use super::row::Row;
 use crate::ruleset::Verdict;
 
-/// Cells that become elements of one address. With more, it gets one element that leads to its row.
-const FEW: usize = 8;
-
 /// Elements of one address, none of which leads to a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
@@ -19,17 +16,17 @@ pub(super) struct Own {
     pub(super) otherwise: Option<Verdict>,
 }
 
-/// What is told to an address that has a `row` among others that have another; nothing if that takes many elements, or
-/// leads to a chain.
-pub(super) fn own(row: &Row<Verdict>, surroundings: &Row<Verdict>) -> Option<Own> {
-    if let Some(cells) = differing(row, surroundings) {
+/// What is told to an address that has a `row` among others that have another; nothing if that takes more elements than
+/// `few`, or leads to a chain.
+pub(super) fn own(row: &Row<Verdict>, surroundings: &Row<Verdict>, few: usize) -> Option<Own> {
+    if let Some(cells) = differing(row, surroundings, few) {
         return Some(Own { cells, otherwise: None });
     }
     if !is_plain(&row.others) {
         return None;
     }
     let constant = Row { protocols: Vec::new(), others: row.others.clone() };
-    Some(Own { cells: differing(row, &constant)?, otherwise: Some(row.others.clone()) })
+    Some(Own { cells: differing(row, &constant, few)?, otherwise: Some(row.others.clone()) })
 }
 
 /// Whether elements with this verdict go into plain sets.
@@ -38,7 +35,7 @@ const fn is_plain(verdict: &Verdict) -> bool {
 }
 
 /// The cells in which a row differs from another, if these are few and nothing else differs.
-fn differing(row: &Row<Verdict>, other: &Row<Verdict>) -> Option<Vec<(u8, u16, Verdict)>> {
+fn differing(row: &Row<Verdict>, other: &Row<Verdict>, few: usize) -> Option<Vec<(u8, u16, Verdict)>> {
     if row.others != other.others {
         return None;
     }
@@ -51,7 +48,7 @@ fn differing(row: &Row<Verdict>, other: &Row<Verdict>) -> Option<Vec<(u8, u16, V
             return None;
         }
         for (first, last) in cells.differing(&others) {
-            if all.len() + usize::from(last - first) >= FEW {
+            if all.len() + usize::from(last - first) >= few {
                 return None;
             }
             for port in first..=last {
@@ -72,6 +69,12 @@ mod tests {
     use super::*;
 
     const TCP: u8 = 6;
+
+    const FEW: usize = 8;
+
+    fn own(row: &Row<Verdict>, surroundings: &Row<Verdict>) -> Option<Own> {
+        super::own(row, surroundings, FEW)
+    }
 
     fn row(ports: &[(u16, u16, Verdict)], others: Verdict) -> Row<Verdict> {
         let cells = Cells { ports: ports.to_vec(), default: others.clone() };

@@ -38,6 +38,11 @@ fn cells<T>(row: &Row<T>) -> usize {
     row.protocols.iter().map(|(_, cells)| cells.ports.len()).sum()
 }
 
+/// The verdict that leads to a row's chain.
+pub(super) fn verdict(row: &Row<Verdict>) -> Verdict {
+    Verdict::Goto(Arc::from(digest_name("cali-row-", &format!("{row:?}"))))
+}
+
 /// The verdict that leads to the row's chain, which is put in place with its maps. With as many `lookups` in the table,
 /// a row gets none for a few dozen cells.
 pub(super) fn intern(row: &Row<Verdict>, lookups: usize, chains: &mut Chains) -> Verdict {

@@ -475,7 +475,12 @@ fn selectors_that_overlap_in_all_ways_fall_back() {
     let mut fast = fast();
     let mut events = combinations(12);
     // Each combination of sets is a row of its own, most of them with a map.
-    events.push(policy("p", (0..12).map(|n| from(&format!("s{n}"), 100 + 2 * n)).collect()));
+    let wide = |n: u16| {
+        let mut rule = from(&format!("s{n}"), 0);
+        rule.destination.ports = PortRange::new(1000 + 200 * n, 1100 + 200 * n).into_iter().collect();
+        rule
+    };
+    events.push(policy("p", (0..12).map(wide).collect()));
     events.extend([profile(), endpoint("cali1", &["p"])]);
     let changes = feed(&mut fast, events);
     let size = fast.size(V4);
@@ -483,8 +488,8 @@ fn selectors_that_overlap_in_all_ways_fall_back() {
     assert!(size.maps < 10 && size.chains < 60, "{size:?}");
     let mut sets = static_sets();
     changes.sets.iter().for_each(|change| sets.apply(change));
-    assert_eq!(fate(&mut fast, &sets, "cali1", "10.0.0.5", Some(104)), Fate::Accepted);
-    assert_eq!(fate(&mut fast, &sets, "cali1", "10.0.0.5", Some(102)), Fate::Dropped);
+    assert_eq!(fate(&mut fast, &sets, "cali1", "10.0.0.5", Some(1404)), Fate::Accepted);
+    assert_eq!(fate(&mut fast, &sets, "cali1", "10.0.0.5", Some(1204)), Fate::Dropped);
     // With simpler rules it is a table again.
     feed(&mut fast, [policy("p", vec![from("s0", 100)])]);
     assert_eq!(fast.size(V4).linear_lists, 0);

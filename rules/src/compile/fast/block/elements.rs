@@ -34,12 +34,12 @@ impl Block {
         let mut layout = None;
         let mut hosts: BTreeSet<u128> = touched.hosts.iter().copied().collect();
         if !touched.ranges.is_empty() {
-            let default = self.default.as_ref().map(|known| known.verdict.clone());
+            let default = self.default.as_ref().map(|known| known.verdict().clone());
             let before: BTreeSet<u128> = singles(&self.stretches).collect();
             self.cut(members)?;
             self.forget_known();
             layout = Some(self.evaluate_stretches(chains)?);
-            if self.default.as_ref().map(|known| &known.verdict) != default.as_ref() {
+            if self.default.as_ref().map(|known| known.verdict()) != default.as_ref() {
                 return self.make_tables(members, chains);
             }
             hosts.extend(before);
@@ -181,14 +181,16 @@ impl Block {
         let told = if let Some(told) = told {
             told
         } else {
-            let row = || Own { cells: Vec::new(), otherwise: Some(known.verdict.clone()) };
+            let row = || Own { cells: Vec::new(), otherwise: Some(known.verdict().clone()) };
             let around = self.surroundings(self.stretches[stretch].first);
-            let own = around.and_then(|around| own(&known.verdicts, &around.verdicts)).unwrap_or_else(row);
+            let own = around
+                .and_then(|around| own(&known.verdicts, &around.verdicts, self.few))
+                .unwrap_or_else(row);
             let told = Arc::new(own);
             self.own.insert(key, told.clone());
             told
         };
-        self.ensure(told.otherwise.as_ref(), &known, chains);
+        self.ensure(told.otherwise.as_ref(), &known, chains)?;
         Ok(told)
     }
 

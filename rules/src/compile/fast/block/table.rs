@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
 use super::elements::elements_of;
 use super::place::Place;
 use super::stretches::{Stretch, networks};
-use super::{Block, Class, Known, Limits, Present, TooComplex};
+use super::{Block, Class, FEW_CELLS, Known, Limits, MANY_CELLS, Present, TooComplex};
 use crate::compile::chains::Chains;
 use crate::compile::fast::members::Members;
 use crate::compile::fast::row_chain::{action, has_map};
@@ -32,6 +32,14 @@ pub(super) struct Layout {
 impl Block {
     /// Makes chain and maps from nothing.
     pub(super) fn make_tables(&mut self, members: &Members, chains: &mut Chains) -> Result<(), TooComplex> {
+        self.few = MANY_CELLS;
+        self.try_tables(members, chains).or_else(|TooComplex| {
+            self.few = FEW_CELLS;
+            self.try_tables(members, chains)
+        })
+    }
+
+    fn try_tables(&mut self, members: &Members, chains: &mut Chains) -> Result<(), TooComplex> {
         (self.work, self.default) = (0, None);
         (self.cells, self.mapped) = (0, 0);
         self.rows.clear();
@@ -64,15 +72,28 @@ impl Block {
         Ok(())
     }
 
-    /// Puts the chains of a class in place again, where nobody has referred to them meanwhile.
-    pub(super) fn ensure(&self, verdict: Option<&Verdict>, known: &Known, chains: &mut Chains) {
-        if verdict.and_then(Verdict::target).is_some_and(|chain| !chains.has(chain)) {
+    /// Puts what a verdict for a class leads to in place, where it is not.
+    pub(super) fn ensure(
+        &mut self,
+        verdict: Option<&Verdict>,
+        known: &Known,
+        chains: &mut Chains,
+    ) -> Result<(), TooComplex> {
+        let Some(target) = verdict.and_then(Verdict::target) else { return Ok(()) };
+        if !chains.has(target) {
             let row = self.palette.verdicts(&known.row, &self.spec.logs, chains);
             self.palette.row_verdict(&row, chains);
         }
+        if verdict == Some(known.verdict()) && self.rows.insert(known.verdict().clone()) {
+            self.cells += known.row.cells();
+            self.mapped += usize::from(has_map(&known.row));
+        }
+        let Limits { rows, cells, maps, .. } = self.limits;
+        let is_too_much = self.rows.len() > rows || self.cells > cells || self.mapped > maps;
+        if is_too_much { Err(TooComplex) } else { Ok(()) }
     }
 
-    /// What a class is told. Its chains may have been forgotten again, unless it is new.
+    /// What a class is told. Its chains may not be in place.
     pub(super) fn known_of(
         &mut self,
         stretch: usize,
@@ -86,16 +107,7 @@ impl Block {
         }
         let row = self.row(stretch, &key.1)?;
         let verdicts = self.palette.verdicts(&row, &self.spec.logs, chains);
-        let verdict = self.palette.row_verdict(&verdicts, chains);
-        if self.rows.insert(verdict.clone()) {
-            self.cells += row.cells();
-            self.mapped += usize::from(has_map(&row));
-        }
-        let Limits { rows, cells, maps, .. } = self.limits;
-        if self.rows.len() > rows || self.cells > cells || self.mapped > maps {
-            return Err(TooComplex);
-        }
-        let known = Arc::new(Class { row, verdicts, verdict });
+        let known = Arc::new(Class { row, verdicts, verdict: OnceLock::new() });
         self.known.insert(key, known.clone());
         Ok(known)
     }
@@ -108,9 +120,9 @@ impl Block {
             let stretch = &self.stretches[place];
             let (size, present) = (stretch.last - stretch.first, Present::from_slice(&stretch.sets));
             let known = self.known_of(place, present, chains)?;
-            let covered = coverage.entry(known.verdict.clone()).or_insert((0, place));
+            let covered = coverage.entry(known.verdict().clone()).or_insert((0, place));
             covered.0 = covered.0.saturating_add(size.saturating_add(1));
-            self.ensure(Some(&known.verdict), &known, chains);
+            self.ensure(Some(known.verdict()), &known, chains)?;
             of_stretches.push(known);
         }
         let widest = coverage.into_values().max_by_key(|(size, place)| (*size, std::cmp::Reverse(*place)));
@@ -121,14 +133,14 @@ impl Block {
 
     /// Neighbours that are told the same are one range; those that are told the default are none.
     pub(super) fn lay_out(&mut self) -> Layout {
-        let default = self.default.as_ref().map(|known| &known.verdict);
+        let default = self.default.as_ref().map(|known| known.verdict());
         let mut ranges: Vec<(u128, u128, Known)> = Vec::new();
         for (stretch, known) in self.stretches.iter().zip(&self.of_stretches) {
-            if default == Some(&known.verdict) {
+            if default == Some(known.verdict()) {
                 continue;
             }
             match ranges.last_mut() {
-                Some((_, last, of)) if of.verdict == known.verdict && *last + 1 == stretch.first => {
+                Some((_, last, of)) if of.verdict() == known.verdict() && *last + 1 == stretch.first => {
                     *last = stretch.last;
                 }
                 _ => ranges.push((stretch.first, stretch.last, known.clone())),
@@ -145,7 +157,7 @@ impl Block {
             ranges.retain(|(first, last, _)| first != last);
         }
         let emitted =
-            ranges.iter().map(|(first, last, known)| (*first, *last, known.verdict.clone())).collect();
+            ranges.iter().map(|(first, last, known)| (*first, *last, known.verdict().clone())).collect();
         let are_few = count(&ranges) <= FEW_NETWORKS;
         self.emitted = ranges;
         if are_few {
@@ -179,7 +191,7 @@ impl Block {
             chains.set_elements(&Place::Networks.map(&self.name), ranges);
             rules.push(Place::Networks.look_up(&self.name, self.side));
         }
-        let rest = self.default.as_ref().map_or(Action::Drop, |known| action(&known.verdict));
+        let rest = self.default.as_ref().map_or(Action::Drop, |known| action(known.verdict()));
         rules.push(Rule::always(rest));
         chains.set(Chain { name: self.name.clone(), rules });
         let is_unused = |place: &Place| match place {
