@@ -40,7 +40,7 @@ status: {phase: Running, podIPs: [{ip: 10.0.0.3}, {ip: "fd00::3"}]}
 "#;
 
 /// The manifests of a corner, with those of the pods.
-fn corner(manifests: &str) -> Vec<Value> {
+pub(crate) fn corner(manifests: &str) -> Vec<Value> {
     let text = format!("{BASE}---\n{manifests}");
     let documents = parse_documents(text.as_bytes());
     documents.into_iter().map(|d| d.outcome.expect("a valid manifest").value).collect()

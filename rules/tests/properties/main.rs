@@ -4,6 +4,7 @@
 //! `TORTIE_PROPERTY_PAIRS` sets how many pairs of cluster and packet are tried, `TORTIE_PROPERTY_SEED` the first
 //! seed. A disagreement is cut down to what it needs and printed with manifests, packet and both explanations.
 
+mod conditions;
 mod corners;
 mod scene;
 mod shrink;

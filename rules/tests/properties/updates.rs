@@ -99,7 +99,7 @@ fn feed(graph: &mut Graph, fast: &mut Fast) {
 }
 
 /// A step: some objects of one cluster or another come, and some go.
-fn change(dice: &mut Dice, present: &mut BTreeMap<tortie_api::Key, Resource>, pool: &[Resource]) {
+pub(crate) fn change(dice: &mut Dice, present: &mut BTreeMap<tortie_api::Key, Resource>, pool: &[Resource]) {
     for _ in 0..dice.within(1, 6) {
         if dice.chance(40) {
             edit(dice, present, pool);
