@@ -18,7 +18,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-pub use channel::{Channel, DumpSink, Protocol, Reply};
+pub use channel::{Channel, DumpEnd, DumpSink, Protocol, Reply};
 pub use wire::{Attribute, Attributes, Batch, Message, Messages, Writer, be16, be32, be64};
 
 /// Why the kernel did not do what one message asked for.

@@ -67,9 +67,21 @@ pub enum Reply<'a> {
     },
 }
 
+/// How a dump ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpEnd {
+    /// The state was the same from the first message to the last.
+    Steady,
+    /// All of it came, and the state changed meanwhile (`NLM_F_DUMP_INTR`). Some subsystems say so of a change of
+    /// anything that they hold, whether it was dumped or not.
+    Interrupted,
+    /// It was broken off by a change, or what came while the state changed could not be read.
+    Cut,
+}
+
 /// Takes the messages of a dump.
 pub trait DumpSink {
-    /// The dump begins again: forget what came before.
+    /// The dump begins, perhaps not for the first time: forget what came before.
     fn restart(&mut self);
 
     /// The next message.
@@ -144,17 +156,27 @@ impl Channel {
         sink: &mut dyn DumpSink,
     ) -> Result<(), NetlinkError> {
         for _ in 0..DUMP_TRIES {
-            sink.restart();
-            let mut batch = Batch::new();
-            batch.push(kind, DUMP, body);
-            let first = self.send(&mut batch)?;
-            let result = self.collect_dump(first, sink);
-            self.drop_socket_on_error(&result);
-            if result? {
+            if self.dump_once(kind, body, sink)? == DumpEnd::Steady {
                 return Ok(());
             }
         }
         Err(NetlinkError::Unsteady)
+    }
+
+    /// The same, once: who asks decides what a reading is worth during which the state changed.
+    pub fn dump_once(
+        &mut self,
+        kind: u16,
+        body: &dyn Fn(&mut super::Writer<'_>),
+        sink: &mut dyn DumpSink,
+    ) -> Result<DumpEnd, NetlinkError> {
+        sink.restart();
+        let mut batch = Batch::new();
+        batch.push(kind, DUMP, body);
+        let first = self.send(&mut batch)?;
+        let result = self.collect_dump(first, sink);
+        self.drop_socket_on_error(&result);
+        result
     }
 
     fn send(&mut self, batch: &mut Batch) -> Result<u32, NetlinkError> {
@@ -233,9 +255,9 @@ impl Channel {
         }
     }
 
-    /// Reads to the end of a dump. False when it was disturbed and has to be begun again. What the sink
-    /// does not understand is reported at the end, so that the dump does not block the socket.
-    fn collect_dump(&mut self, sequence: u32, sink: &mut dyn DumpSink) -> Result<bool, NetlinkError> {
+    /// Reads to the end of a dump. What the sink does not understand is reported at the end, so that the dump does
+    /// not block the socket.
+    fn collect_dump(&mut self, sequence: u32, sink: &mut dyn DumpSink) -> Result<DumpEnd, NetlinkError> {
         let mut steady = true;
         let mut outcome = Ok(());
         loop {
@@ -248,17 +270,18 @@ impl Channel {
                 steady &= message.flags & DUMP_INTERRUPTED == 0;
                 match message.kind {
                     ERROR => match parse_error(&message)?.0 {
-                        Some(refusal) if refusal.is(Errno::EINTR) => return Ok(false),
+                        Some(refusal) if refusal.is(Errno::EINTR) => return Ok(DumpEnd::Cut),
                         Some(refusal) => return Err(NetlinkError::Refused(refusal)),
                         None => {}
                     },
                     DONE => {
                         let refusal = parse_error(&message).ok().and_then(|(refusal, _)| refusal);
                         return match refusal {
-                            Some(refusal) if refusal.is(Errno::EINTR) => Ok(false),
+                            Some(refusal) if refusal.is(Errno::EINTR) => Ok(DumpEnd::Cut),
                             Some(refusal) => Err(NetlinkError::Refused(refusal)),
-                            None if !steady => Ok(false),
-                            None => outcome.map(|()| true),
+                            None if steady => outcome.map(|()| DumpEnd::Steady),
+                            None if outcome.is_ok() => Ok(DumpEnd::Interrupted),
+                            None => Ok(DumpEnd::Cut),
                         };
                     }
                     _ if outcome.is_ok() => outcome = sink.message(message),

@@ -1,28 +1,24 @@
-//! The one socket: committing transactions and reading what is there.
+//! The one socket: committing transactions. [`read`] has how it reads what is there.
 //!
 //! Kept open: closing one right after a transaction that deleted something waits 10 ms and more for the kernel.
+
+mod read;
 
 use std::fmt;
 
 use nix::errno::Errno;
-use tortie_rules::ruleset::nft::{Element, Family, Set, TableId};
+use tortie_rules::ruleset::nft::{Family, TableId};
 
-use super::entry::{ChainEntry, FlowtableEntry, RuleEntry, SetEntry, TableEntry};
 use super::numbers::message;
-use super::object::{read_chain, read_flowtable, read_set, read_table, read_table_name};
 use super::transaction::{Object, Transaction};
-use super::{Ear, ElementReader, HEADER_LEN, SUBSYSTEM, header, read_rule};
-use crate::netlink::{
-    Attributes, Batch, Channel, DumpSink, Message, NetlinkError, Protocol, Refusal, Reply, Writer, be32,
-};
+use super::{Ear, HEADER_LEN, SUBSYSTEM};
+use crate::netlink::{Attributes, Batch, Channel, NetlinkError, Protocol, Refusal, Reply, be32};
 
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// `NFNL_BATCH_GENID`.
 const BATCH_GENERATION: u16 = 1;
-/// So often a set is read again before it counts as one that keeps changing.
-const READINGS: usize = 32;
 /// `NFTA_GEN_ID`.
 const GENERATION_ID: u16 = 1;
 
@@ -261,146 +257,6 @@ impl Socket {
             CommitError::Refused { failures, ahead: 0 }
         })
     }
-
-    /// The tables of all families, but for families that the tree does not know.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn tables(&mut self) -> Result<Vec<TableEntry>, NetlinkError> {
-        let found =
-            self.dump(message::GET_TABLE, message::NEW_TABLE, &|w| w.raw(&[0; HEADER_LEN]), read_table)?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    /// The chains of a table.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn chains(&mut self, table: &TableId) -> Result<Vec<ChainEntry>, NetlinkError> {
-        self.of_table(message::GET_CHAIN, message::NEW_CHAIN, table, read_chain)
-    }
-
-    /// The rules of a table, or of one of its chains: chain by chain, in order.
-    ///
-    /// # Errors
-    /// When they cannot be read. A chain that is not there has no rules.
-    pub fn rules(&mut self, table: &TableId, chain: Option<&str>) -> Result<Vec<RuleEntry>, NetlinkError> {
-        let body = |w: &mut Writer<'_>| {
-            w.raw(&header(table.family));
-            w.text(1, &table.name);
-            if let Some(chain) = chain {
-                w.text(2, chain);
-            }
-        };
-        self.dump(message::GET_RULE, message::NEW_RULE, &body, read_rule)
-    }
-
-    /// The sets and maps of a table, without elements.
-    ///
-    /// # Errors
-    /// When they cannot be read; `ENOENT` when there is no such table.
-    pub fn sets(&mut self, table: &TableId) -> Result<Vec<SetEntry>, NetlinkError> {
-        self.of_table(message::GET_SET, message::NEW_SET, table, read_set)
-    }
-
-    /// The elements of a set, in the order of their keys. Those of a set of intervals are intervals, also where both ends
-    /// are the same.
-    ///
-    /// While the kernel makes a hash larger, which it does behind the back of who filled it, a dump of several messages
-    /// misses elements and repeats others. So a hash is read until there are as many as the kernel says, or until it
-    /// reads the same twice: older kernels do not say.
-    ///
-    /// # Errors
-    /// When they cannot be read; `ENOENT` when there is no such set; [`NetlinkError::Unsteady`] when they keep changing.
-    pub fn elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<Element>, NetlinkError> {
-        let mut found = self.elements_once(table, set)?;
-        if set.interval {
-            return Ok(found);
-        }
-        for _ in 0..READINGS {
-            // Elements with a time may end in between.
-            let count = if set.timeouts { None } else { self.set(table, &set.name)?.count };
-            if count.is_some_and(|count| count as usize == found.len()) {
-                return Ok(found);
-            }
-            let again = self.elements_once(table, set)?;
-            if again == found {
-                return Ok(found);
-            }
-            found = again;
-        }
-        Err(NetlinkError::Unsteady)
-    }
-
-    /// One set or map, without elements.
-    ///
-    /// # Errors
-    /// When it cannot be read; `ENOENT` when there is no such set.
-    pub fn set(&mut self, table: &TableId, name: &str) -> Result<SetEntry, NetlinkError> {
-        let mut batch = Batch::new();
-        batch.push(SUBSYSTEM << 8 | message::GET_SET, 0, |w| {
-            w.raw(&header(table.family));
-            w.text(1, &table.name);
-            w.text(2, name);
-        });
-        let mut answer = Err(NetlinkError::Malformed("no set"));
-        self.channel.execute(&mut batch, &mut |reply| match reply {
-            Reply::Data { message, .. } => answer = read_set(message.payload),
-            Reply::Refused { refusal, .. } => answer = Err(NetlinkError::Refused(refusal)),
-        })?;
-        answer
-    }
-
-    fn elements_once(&mut self, table: &TableId, set: &Set) -> Result<Vec<Element>, NetlinkError> {
-        let body = |w: &mut Writer<'_>| {
-            w.raw(&header(table.family));
-            w.text(1, &table.name);
-            w.text(2, &set.name);
-        };
-        let mut sink = ElementSink(ElementReader::new(set));
-        self.channel.dump(SUBSYSTEM << 8 | message::GET_ELEMENT, &body, &mut sink)?;
-        Ok(sink.0.finish())
-    }
-
-    /// The flowtables of a table.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn flowtables(&mut self, table: &TableId) -> Result<Vec<FlowtableEntry>, NetlinkError> {
-        self.of_table(message::GET_FLOWTABLE, message::NEW_FLOWTABLE, table, read_flowtable)
-    }
-
-    /// What a dump lists of a table; not every kernel filters by it.
-    fn of_table<T>(
-        &mut self,
-        get: u16,
-        new: u16,
-        table: &TableId,
-        read: impl Fn(&[u8]) -> Result<T, NetlinkError>,
-    ) -> Result<Vec<T>, NetlinkError> {
-        let body = |w: &mut Writer<'_>| {
-            w.raw(&header(table.family));
-            w.text(1, &table.name);
-        };
-        let family = header(table.family)[0];
-        let found = self.dump(get, new, &body, |payload| {
-            let is_its = payload.first() == Some(&family) && read_table_name(payload)? == table.name;
-            if is_its { read(payload).map(Some) } else { Ok(None) }
-        })?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    fn dump<T>(
-        &mut self,
-        get: u16,
-        new: u16,
-        body: &dyn Fn(&mut Writer<'_>),
-        read: impl Fn(&[u8]) -> Result<T, NetlinkError>,
-    ) -> Result<Vec<T>, NetlinkError> {
-        let mut sink = Sink { kind: SUBSYSTEM << 8 | new, read, found: Vec::new() };
-        self.channel.dump(SUBSYSTEM << 8 | get, body, &mut sink)?;
-        Ok(sink.found)
-    }
 }
 
 impl CommitError {
@@ -487,42 +343,6 @@ fn read_generation(payload: &[u8]) -> Result<Generation, NetlinkError> {
         }
     }
     Err(NetlinkError::Malformed("no generation"))
-}
-
-/// Collects what is read from each message of a dump.
-struct Sink<T, F> {
-    kind: u16,
-    read: F,
-    found: Vec<T>,
-}
-
-impl<T, F: Fn(&[u8]) -> Result<T, NetlinkError>> DumpSink for Sink<T, F> {
-    fn restart(&mut self) {
-        self.found.clear();
-    }
-
-    fn message(&mut self, message: Message<'_>) -> Result<(), NetlinkError> {
-        if message.kind == self.kind {
-            self.found.push((self.read)(message.payload)?);
-        }
-        Ok(())
-    }
-}
-
-struct ElementSink(ElementReader);
-
-impl DumpSink for ElementSink {
-    fn restart(&mut self) {
-        self.0.clear();
-    }
-
-    fn message(&mut self, message: Message<'_>) -> Result<(), NetlinkError> {
-        if message.kind == SUBSYSTEM << 8 | message::NEW_ELEMENT {
-            self.0.read(message.payload)
-        } else {
-            Ok(())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -42,9 +42,9 @@ impl NftTable {
     }
 
     fn read_everything(&mut self) -> Result<(), NetlinkError> {
-        let tables = self.socket.tables()?;
+        let table = self.socket.table(&self.id)?;
         self.state.forget_all();
-        if !tables.iter().any(|entry| entry.table.id == self.id) {
+        if table.is_none() {
             return Ok(());
         }
         self.state.has_table = true;
@@ -53,11 +53,24 @@ impl NftTable {
             let rules = rules.remove(&entry.name).unwrap_or(Some(Vec::new()));
             self.take_chain(entry, rules);
         }
+        let missed = self.missed_chains(&rules);
+        for entry in self.socket.chains_named(&self.id, &missed)? {
+            let rules = rules.remove(&entry.name).unwrap_or(Some(Vec::new()));
+            self.take_chain(entry, rules);
+        }
         for entry in self.socket.sets(&self.id)? {
             self.take_set(&entry);
         }
         self.state.offload.observed(self.socket.flowtables(&self.id)?);
         self.read_elements()
+    }
+
+    /// What a list of chains may lack that others have disturbed: those that have rules, which are left here, and wanted
+    /// ones. An empty one that nobody wants can wait for the next reading.
+    fn missed_chains(&self, rules: &Rules) -> BTreeSet<String> {
+        let is_missed = |state: &ChainState| state.wanted.is_some() && !state.held.is_there();
+        let wanted = self.state.chains.iter().filter(|(_, state)| is_missed(state)).map(|(name, _)| name);
+        wanted.chain(rules.keys()).cloned().collect()
     }
 
     /// Reads these chains and sets only.
@@ -81,7 +94,7 @@ impl NftTable {
             self.state.chains.entry(name.clone()).or_default().held = Held::Absent;
         }
         let mut all = if names.len() > FEW_CHAINS { Some(self.read_rules(None)?) } else { None };
-        for entry in self.socket.chains(&self.id)?.into_iter().filter(|entry| names.contains(&entry.name)) {
+        for entry in self.socket.chains_named(&self.id, names)? {
             let of_chain = match &mut all {
                 Some(all) => all.remove(&entry.name),
                 None => self.read_rules(Some(&entry.name))?.remove(&entry.name),
