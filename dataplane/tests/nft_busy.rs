@@ -22,7 +22,7 @@ use tortie_rules::render::Table as IptablesTable;
 use tortie_rules::ruleset::nft::{
     Chain, Data, Element, Expression, Family, FieldType, Rule, Set, Table, TableId, Verdict,
 };
-use tortie_rules::ruleset::{self, Action, Hook, Match, SetKey, Side};
+use tortie_rules::ruleset::{self, Action, Hook, Key, Map, MapType, Match, SetKey, Side};
 
 fn main() -> ExitCode {
     common::run(tests![[];
@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         a_table_that_others_change_as_well_is_read_again_until_it_stands,
         a_table_is_taken_over_changed_and_repaired,
         a_table_is_loaded_in_bulk_while_it_is_listened_to,
+        a_large_load_of_sets_and_rules_is_not_told_to_ourselves,
+        a_large_load_of_maps_is_not_told_to_ourselves,
     ])
 }
 
@@ -271,4 +273,49 @@ fn a_table_is_loaded_in_bulk_while_it_is_listened_to() {
     }
     driver.observe().unwrap();
     assert!(is_settled(&driver));
+}
+
+/// Loads what a driver wants; nobody else writes. Who listens all the time loses events of it.
+fn assert_load_is_not_told(driver: &mut NftTable) {
+    let (mut ours, mut loud) = (Watch::open().unwrap(), Watch::open().unwrap());
+    driver.close_in_bulk(ours.ear());
+    driver.observe().unwrap();
+    assert_eq!(apply(driver).problems, []);
+    assert!(is_settled(driver));
+    let heard = ours.poll();
+    assert!(!heard.lost);
+    assert_eq!(touches(&heard, &[driver.port().unwrap()]), BTreeMap::new());
+    assert!(loud.poll().lost, "the load is too small to say anything");
+    let report = driver.observe_touched().map(|()| apply(driver));
+    assert_eq!(report.unwrap(), Report::default(), "nothing is read again");
+    // And it listens again.
+    let mut transaction = Transaction::new();
+    transaction.flush_chain(&tortie_rules::render::nft::table(IpVersion::V4), "filter-cali-pi-7");
+    commit(&mut Socket::new(), &mut transaction);
+    assert!(!touches(&ours.poll(), &[driver.port().unwrap()]).is_empty());
+}
+
+/// As chains with rules and sets have it.
+fn a_large_load_of_sets_and_rules_is_not_told_to_ourselves() {
+    let mut driver = wanting(200);
+    for number in 0..220 {
+        let name = format!("cali40s:large-{number}");
+        let members = (number * 1000..number * 1000 + 1000).map(host).collect();
+        let (version, set_type) = (IpVersion::V4, SetType::Net);
+        driver.change_set(&SetChange::Want { name, version, set_type, members });
+    }
+    assert_load_is_not_told(&mut driver);
+}
+
+/// As tables of policy have it.
+fn a_large_load_of_maps_is_not_told_to_ourselves() {
+    let mut driver = wanting(200);
+    for number in 0..24u32 {
+        let key = |host: u32| Key::Address(std::net::Ipv4Addr::from_bits(0x0a00_0000 + host).into());
+        let to = |host: u32| ruleset::Verdict::Goto(format!("cali-pi-{}", host % 200).into());
+        let elements = (0..10_000).map(|host| (key(host), to(host))).collect();
+        let (name, holds) = (format!("cali-map-{number}"), MapType::Address);
+        driver.change(IptablesTable::Filter, &Change::Map(Map { name, holds, all: None, elements }));
+    }
+    assert_load_is_not_told(&mut driver);
 }
