@@ -357,13 +357,9 @@ impl Chains {
         let mut names = std::mem::take(&mut self.moved);
         names.extend(dirty.iter().cloned());
         for name in names {
-            match self.entries.get(&name).filter(|e| e.references > 0) {
+            let live = self.entries.get(&name).filter(|e| e.references > 0);
+            match live.filter(|_| !self.is_left_out(&name)) {
                 Some(_) if !dirty.contains(&name) && self.programmed.contains(&name) => {}
-                Some(_) if self.is_left_out(&name) => {
-                    if self.programmed.remove(&name) {
-                        changes.push((name, None));
-                    }
-                }
                 Some(entry) => {
                     let chain = self.programmed_content(&name, entry, marks);
                     self.programmed.insert(name.clone());
@@ -398,9 +394,13 @@ impl Chains {
 
     fn programmed_content(&self, name: &str, entry: &Entry, marks: &Marks) -> Chain {
         let closed = self.closed(name, entry.chain.as_ref(), marks);
-        let trimmed = |chain: &Chain| match self.trims {
-            true => Chain { name: chain.name.clone(), rules: idle::trimmed(&chain.rules, &self.idle) },
-            false => chain.clone(),
+        let trimmed = |chain: &Chain| {
+            let Chain { name, rules } = chain;
+            if self.trims {
+                Chain { name: name.clone(), rules: idle::trimmed(rules, &self.idle) }
+            } else {
+                chain.clone()
+            }
         };
         let chain = closed.or_else(|| entry.chain.as_ref().map(trimmed));
         chain.unwrap_or_else(|| close(name, "not there yet"))
