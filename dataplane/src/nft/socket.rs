@@ -19,6 +19,8 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// `NFNL_BATCH_GENID`.
 const BATCH_GENERATION: u16 = 1;
+/// So often it is tried to find nobody committing.
+const SETTLING: usize = 16;
 /// `NFTA_GEN_ID`.
 const GENERATION_ID: u16 = 1;
 
@@ -161,7 +163,7 @@ impl Socket {
     /// # Errors
     /// When it is not in force, or that is not known.
     pub fn commit_unheard(&mut self, transaction: &mut Transaction, ear: &Ear) -> Result<bool, CommitError> {
-        let before = self.generation().map_err(CommitError::NotSent)?;
+        let before = self.settled_generation(transaction)?;
         if let Err(error) = ear.close() {
             tracing::debug!(%error, "the kernel tells of a large transaction of our own");
         }
@@ -173,6 +175,20 @@ impl Socket {
         }
         let expected = outcome?;
         Ok(self.generation().map_err(CommitError::Unknown)? != expected.unwrap_or(before))
+    }
+
+    /// The generation now, all commits up to which have been told. A commit that somebody is not done with counts already,
+    /// and is told only then; transactions come one after the other, and so behind an empty one nobody is at it.
+    fn settled_generation(&mut self, transaction: &mut Transaction) -> Result<Generation, CommitError> {
+        let mut tries = SETTLING;
+        loop {
+            let now = self.generation().map_err(CommitError::NotSent)?;
+            match self.send(transaction, 0..0, Some(now)) {
+                Ok(()) => return Ok(now),
+                Err(CommitError::Stale { .. }) if tries > 0 => tries -= 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The generation that it is then, if nobody else has changed anything since the one that was expected.

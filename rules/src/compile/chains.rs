@@ -94,11 +94,6 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    /// Leaves chains and hooks out that do nothing; see [`idle`].
-    pub(crate) fn trim(&mut self) {
-        self.trims = true;
-    }
-
     /// Sets our rules in the kernel's chains.
     pub(crate) fn set_hooks(&mut self, hooks: Vec<Hook>) {
         let nodes = |hooks: &[Hook]| -> Vec<Node> {
@@ -406,68 +401,6 @@ impl Chains {
         chain.unwrap_or_else(|| close(name, "not there yet"))
     }
 
-    fn trimmed_hooks(&self) -> Vec<Hook> {
-        if self.trims { idle::trimmed_hooks(&self.hooks, &self.idle, self) } else { self.hooks.clone() }
-    }
-
-    /// Whether a chain that is referred to is left out all the same.
-    fn is_left_out(&self, name: &str) -> bool {
-        (self.idle.contains(name) || self.unhooked.contains(name))
-            && !self.entries.get(name).is_some_and(|entry| entry.pinned)
-            && !self.maps.values().any(|map| map.references > 0 && map.leads_to(name))
-    }
-
-    /// Finds out which chains do nothing, if one of those that changed does or did not.
-    pub(crate) fn find_idle(&mut self) {
-        if !self.trims {
-            return;
-        }
-        let changed = self.dirty.iter().chain(&self.moved);
-        let has_news = changed.into_iter().any(|name| {
-            let live = self.entries.get(name).filter(|entry| entry.references > 0);
-            let chain = live.and_then(|entry| entry.chain.as_ref());
-            let does_nothing =
-                chain.is_some_and(|chain| chain.rules.iter().all(|rule| idle::is_idle(rule, &self.idle)));
-            does_nothing != self.idle.contains(name)
-        });
-        if has_news {
-            self.idle_changed();
-        }
-        let may_concern_hooks = self.hooks_changed || !self.dirty.is_empty() || !self.moved.is_empty();
-        if may_concern_hooks {
-            self.find_unhooked();
-        }
-    }
-
-    /// Leaves out what only hooks lead to that are left out.
-    fn find_unhooked(&mut self) {
-        let hooks = self.trimmed_hooks();
-        let is_kept = |hook: &&Hook| !hooks.iter().any(|kept| kept.chain == hook.chain);
-        let rules =
-            self.hooks.iter().filter(is_kept).flat_map(|hook| hook.inserted.iter().chain(&hook.appended));
-        let targets = rules.filter_map(|rule| rule.action.as_ref()?.target());
-        let is_alone = |name: &&str| self.entries.get(*name).is_some_and(|entry| entry.references == 1);
-        let unhooked: BTreeSet<String> = targets.filter(is_alone).map(str::to_owned).collect();
-        self.dirty.extend(unhooked.symmetric_difference(&self.unhooked).cloned());
-        self.unhooked = unhooked;
-        self.hooks_changed |= hooks != self.told_hooks;
-    }
-
-    fn idle_changed(&mut self) {
-        let live = self.entries.values().filter(|entry| entry.references > 0);
-        let idle = idle::find(live.filter_map(|entry| entry.chain.as_ref()));
-        let changed: BTreeSet<String> = idle.symmetric_difference(&self.idle).cloned().collect();
-        self.idle = idle;
-        let leads = |entry: &Entry| {
-            let rules = entry.chain.iter().flat_map(|chain| &chain.rules);
-            rules.filter_map(|rule| rule.action.as_ref()?.target()).any(|target| changed.contains(target))
-        };
-        let live = self.entries.iter().filter(|(_, entry)| entry.references > 0 && leads(entry));
-        let leading: Vec<String> = live.map(|(name, _)| name.clone()).collect();
-        self.dirty.extend(leading);
-        self.dirty.extend(changed);
-    }
-
     /// The maps that programmed chains look into.
     pub(crate) fn map_content(&self) -> Vec<Map> {
         let live = self.maps.iter().filter(|(_, entry)| entry.references > 0);
@@ -560,12 +493,6 @@ impl Chains {
                 }
             }
         }
-    }
-}
-
-impl idle::Content for Chains {
-    fn chain(&self, name: &str) -> Option<&Chain> {
-        self.entries.get(name)?.chain.as_ref()
     }
 }
 

@@ -178,6 +178,7 @@ impl NftTable {
             }
             // Somebody else was faster, and is so again and again where many write.
             Err(CommitError::Stale { ahead: 0 }) => {
+                self.is_disturbed = true;
                 self.commits += 1;
                 self.socket.commit(transaction, None)
             }
